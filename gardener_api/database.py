@@ -1,0 +1,92 @@
+"""Reaching the database that a store is in: engines, transactions, SQLite's settings.
+
+SQL belongs in the modules that use it.
+"""
+
+import sqlite3
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Insert, Table, create_engine, event
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import URL, Engine, make_url
+from sqlalchemy.exc import ArgumentError
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from gardener_api.schema import StoreError
+
+_BUSY_SECONDS = 20  # that a writer waits for another one; parsers wait for a minute
+_WRITES = "gardener_writes"
+
+
+def open_engine(url: str) -> Engine:
+    """An engine for a store's URL. Nothing is connected yet.
+
+    A transaction of this engine reads; ``writing(engine)`` gives one whose transactions write.
+
+    Args:
+        url: ``sqlite:///path`` or ``postgresql://...`` (psycopg 3 is the driver).
+
+    Raises:
+        StoreError: The URL is no URL of a database that can hold a store.
+    """
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        raise StoreError(f"no database URL: {url!r}: expected sqlite:///<path>") from error
+    match parsed.get_backend_name():
+        case "sqlite":
+            return _sqlite(parsed)
+        case "postgresql":
+            # A connection that the server closed while it was idle must not cost a parser its call.
+            driver = parsed.set(drivername="postgresql+psycopg")
+            return create_engine(driver, pool_pre_ping=True)
+    shown = parsed.render_as_string(hide_password=True)
+    raise StoreError(f"no store's URL: {shown}: expected sqlite:///... or postgresql://...")
+
+
+def writing(engine: Engine) -> Engine:
+    """The same engine, whose transactions take SQLite's write lock when they begin."""
+    return engine.execution_options(**{_WRITES: True})
+
+
+def upsert(
+    engine: Engine, table: Table, changed: Sequence[str], **computed: ColumnElement[Any]
+) -> Insert:
+    """An insert that changes the row instead where its primary key is there already.
+
+    Args:
+        engine: Of the database; SQLAlchemy spells it per database, in the same way.
+        table: The table.
+        changed: Columns that get the values of the insert.
+        **computed: Columns that get something else.
+    """
+    # The two classes have one interface, but no common type.
+    statement: Any = (sqlite if engine.dialect.name == "sqlite" else postgresql).insert(table)
+    values = {name: statement.excluded[name] for name in changed}
+    keys = [column.name for column in table.primary_key]
+    changing: Insert = statement.on_conflict_do_update(index_elements=keys, set_=values | computed)
+    return changing
+
+
+def _sqlite(url: URL) -> Engine:
+    if not url.database or url.database == ":memory:":
+        raise StoreError(f"no store's URL: {url}: expected a file, which outlives the process")
+    engine = create_engine(url, connect_args={"timeout": _BUSY_SECONDS})
+    event.listen(engine, "connect", _set_up)
+    event.listen(engine, "begin", _begin)
+    return engine
+
+
+def _set_up(connection: sqlite3.Connection, _: ConnectionPoolEntry) -> None:
+    # sqlite3 must not begin transactions of its own: it would begin them without the lock.
+    connection.isolation_level = None
+    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+        connection.execute(f"PRAGMA {pragma}").close()
+
+
+def _begin(connection: Connection) -> None:
+    # A transaction that reads first and then writes can fail at once where another one wrote in
+    # between; IMMEDIATE waits for the lock instead.
+    options: dict[str, Any] = dict(connection.get_execution_options())
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if options.get(_WRITES) else "BEGIN")

@@ -1,0 +1,213 @@
+"""Reading the store: facts for the sensors, and what pages and metrics show. Changes nothing."""
+
+import datetime as dt
+from collections.abc import Collection, Sequence
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import Connection, Select, func, or_, select
+from sqlalchemy.engine import Engine
+
+from gardener_api import schema
+from gardener_api.jobs import TABLE_STATES, Event, Job, JobKey, JobState, Parsed, Request
+from gardener_api.rows import chunks, is_latest, job_of, select_jobs
+
+_c = schema.jobs.c
+_NEXT_ORDER = (_c.priority, _c.date, _c.rank, _c.number)
+
+
+class JobOrder(StrEnum):
+    """In which order a list of jobs comes."""
+
+    RECENT = "recent"  # the newest change of state first
+    NEXT = "next"  # as they are handed out
+    DATE = "date"  # the newest date first
+
+
+_ORDERS: dict[JobOrder, tuple[Any, ...]] = {
+    JobOrder.RECENT: (_c.entered.desc(), _c.number.desc()),
+    JobOrder.NEXT: _NEXT_ORDER,
+    JobOrder.DATE: (_c.date.desc(), _c.rank, _c.number.desc()),
+}
+
+
+def select_next(count: int) -> Select[Any]:
+    """The queued jobs that are to be handed out first."""
+    return select_jobs().where(schema.IS_QUEUED).order_by(*_NEXT_ORDER).limit(count)
+
+
+class JobQueries:
+    """Everything that can be asked of a store without changing it."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def ping(self) -> None:
+        """Ask the database for a sign of life.
+
+        Raises:
+            sqlalchemy.exc.SQLAlchemyError: It gave none.
+        """
+        with self._engine.begin() as connection:
+            connection.execute(select(schema.version.c.version)).one()
+
+    # -- one job
+
+    def job(self, number: int) -> Job | None:
+        """The job of that number."""
+        return self._one(select_jobs().where(_c.number == number))
+
+    def latest(self, key: JobKey) -> Job | None:
+        """The newest job of the key."""
+        return self._one(select_jobs().where(is_latest([str(key)])))
+
+    def events(self, number: int) -> list[Event]:
+        """What happened to a job, oldest first."""
+        c = schema.events.c
+        query = select(c.job, c.at, c.attempt, c.state, c.detail, c.left, c.seconds)
+        with self._engine.begin() as connection:
+            rows = connection.execute(query.where(c.job == number).order_by(c.number))
+            return [Event(**row) for row in rows.mappings()]
+
+    def requests(self, number: int) -> list[Request]:
+        """Everybody who ever asked for a job, oldest first."""
+        with self._engine.begin() as connection:
+            return _requests(connection, [number]).get(number, [])
+
+    # -- what a requester waits for
+
+    def unreported(self, requester: str) -> list[Job]:
+        """Jobs that this requester asked for, that it can be told of, and that it was not told of.
+
+        It can be told when the parse is done, or the job failed, or it was withdrawn.
+        """
+        r = schema.requests.c
+        query = (
+            select_jobs()
+            .join(schema.requests, r.job == _c.number)
+            .where(r.requester == requester, r.reported.is_(None), r.withdrawn.is_(None))
+            .where(or_(_c.parsed.is_not(None), _c.state.in_(["failed", "withdrawn"])))
+            .order_by(_c.date, _c.rank, _c.number)
+        )
+        return self._all(query)
+
+    def waiting(self, requester: str) -> dict[JobState, int]:
+        """How many of the jobs that this requester asked for are in each state."""
+        r = schema.requests.c
+        query = (
+            select(_c.state, func.count())
+            .join(schema.requests, r.job == _c.number)
+            .where(r.requester == requester, r.withdrawn.is_(None))
+            .group_by(_c.state)
+        )
+        with self._engine.begin() as connection:
+            return {JobState(state): count for state, count in connection.execute(query)}
+
+    # -- facts for the sensors
+
+    def parsed_jobs(self) -> list[Parsed]:
+        """Every job whose parse is done and whose tables are not begun, with who wants it."""
+        return self._parsed(select_jobs().where(_c.state == JobState.POST_PROCESSING))
+
+    def unannounced(self) -> list[Parsed]:
+        """Every job whose parse is done and was never reported to anybody, with who wants it."""
+        return self._parsed(select_jobs().where(schema.IS_UNANNOUNCED))
+
+    def in_tables(self) -> list[Job]:
+        """Every job that is in a stage of its tables."""
+        return self._all(
+            select_jobs().where(_c.state.in_(sorted(TABLE_STATES))).order_by(_c.number)
+        )
+
+    def open_keys(self, keys: Collection[JobKey]) -> dict[JobKey, Job]:
+        """Which of these keys have a job that has not ended, and that job."""
+        found = {}
+        with self._engine.begin() as connection:
+            for chunk in chunks(sorted({str(key) for key in keys})):
+                query = select_jobs().where(schema.IS_OPEN, _c.key.in_(chunk))
+                for row in connection.execute(query):
+                    job = job_of(row)
+                    found[job.key] = job
+        return found
+
+    # -- pages and metrics
+
+    def jobs(
+        self,
+        *,
+        experiment: str | None = None,
+        datatype: str | None = None,
+        date: dt.date | None = None,
+        states: Collection[JobState] | None = None,
+        text: str | None = None,
+        limit: int,
+        offset: int = 0,
+        order: JobOrder = JobOrder.RECENT,
+    ) -> list[Job]:
+        """A page of the list of jobs.
+
+        Args:
+            experiment: Only of this one.
+            datatype: Only of this one.
+            date: Only of this one.
+            states: Only in one of these.
+            text: Only where it stands in the key, the detail or the error, in any case.
+            limit: At most so many.
+            offset: Without the first so many.
+            order: Which come first.
+        """
+        query = select_jobs()
+        for column, value in (
+            (_c.experiment, experiment),
+            (_c.datatype, datatype),
+            (_c.date, date),
+        ):
+            if value is not None:
+                query = query.where(column == value)
+        if states is not None:
+            query = query.where(_c.state.in_(sorted(states)))
+        if text:
+            query = query.where(
+                or_(*(c.icontains(text, autoescape=True) for c in (_c.key, _c.detail, _c.error)))
+            )
+        return self._all(query.order_by(*_ORDERS[order]).limit(limit).offset(offset))
+
+    def counts(self) -> dict[JobState, int]:
+        """How many jobs are in each state."""
+        query = select(_c.state, func.count()).group_by(_c.state)
+        with self._engine.begin() as connection:
+            return {JobState(state): count for state, count in connection.execute(query)}
+
+    # -- how
+
+    def _one(self, query: Select[Any]) -> Job | None:
+        with self._engine.begin() as connection:
+            row = connection.execute(query).one_or_none()
+        return job_of(row) if row else None
+
+    def _all(self, query: Select[Any]) -> list[Job]:
+        with self._engine.begin() as connection:
+            return [job_of(row) for row in connection.execute(query)]
+
+    def _parsed(self, query: Select[Any]) -> list[Parsed]:
+        with self._engine.begin() as connection:
+            jobs = [job_of(row) for row in connection.execute(query.order_by(*_NEXT_ORDER))]
+            wanted = _requests(connection, [job.number for job in jobs])
+        return [
+            Parsed(
+                job=job,
+                requests=tuple(r for r in wanted.get(job.number, ()) if r.withdrawn is None),
+            )
+            for job in jobs
+        ]
+
+
+def _requests(connection: Connection, numbers: Sequence[int]) -> dict[int, list[Request]]:
+    c = schema.requests.c
+    found: dict[int, list[Request]] = {}
+    for chunk in chunks(numbers):
+        query = select(schema.requests).where(c.job.in_(chunk)).order_by(c.asked, c.requester)
+        for row in connection.execute(query).mappings():
+            fields = dict(row)
+            found.setdefault(fields.pop("job"), []).append(Request(**fields))
+    return found

@@ -1,0 +1,358 @@
+"""The job store: every change of a job, each call one committed transaction.
+
+What a change makes of a job is decided in ``jobs`` and ``calls``; reading alone is in ``queries``;
+the tables in BigQuery are ``tables``'. A method returns after its commit.
+"""
+
+import datetime as dt
+import logging
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import TypeVar
+
+from sqlalchemy import Connection, bindparam, select, update
+from sqlalchemy.engine import Engine
+from sqlalchemy.exc import IntegrityError
+
+from gardener_api import calls as parser_calls
+from gardener_api import jobs as moves
+from gardener_api import schema
+from gardener_api.calls import Call, Next, NoJob, Refusal, Terms
+from gardener_api.database import open_engine, upsert, writing
+from gardener_api.jobs import Ask, Change, Job, JobKey, JobState
+from gardener_api.queries import JobQueries, select_next
+from gardener_api.rows import (
+    chunks,
+    insert_jobs,
+    is_latest,
+    job_of,
+    locked,
+    merged,
+    request_row,
+    save_jobs,
+    select_jobs,
+)
+from gardener_api.schema import StoreError
+from gardener_api.tables import TableLog
+
+__all__ = ["JobStore", "StoreError"]
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+_TRIES = 5
+_ENQUEUED_AT_ONCE = 200  # the sidecar waits meanwhile
+_c = schema.jobs.c
+
+_RAISE = (
+    update(schema.jobs).where(_c.number == bindparam("of")).values(priority=bindparam("priority"))
+)
+
+
+class JobStore(JobQueries):
+    """The store of a gardener. Threads and processes may share one."""
+
+    def __init__(self, engine: Engine, terms: Terms) -> None:
+        super().__init__(engine)
+        self.tables = TableLog(engine)
+        self._writer = writing(engine)
+        self._terms = terms
+        self._insert_request = upsert(
+            engine,
+            schema.requests,
+            ["run_id", "backfill_id", "covers_tables", "asked", "reported", "withdrawn"],
+        )
+
+    @classmethod
+    def open(cls, url: str, *, lease: dt.timedelta, max_attempts: int) -> "JobStore":
+        """Open the store, made or migrated if need be.
+
+        Args:
+            url: Of the database: ``sqlite:///path`` or ``postgresql://...``.
+            lease: How long a parser may be silent.
+            max_attempts: How often a job is handed out before it is failed.
+
+        Raises:
+            StoreError: There is no store that can be used.
+        """
+        engine = open_engine(url)
+        try:
+            schema.prepare(writing(engine))
+        except BaseException:
+            engine.dispose()
+            raise
+        return cls(engine, Terms(lease=lease, max_attempts=max_attempts))
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._engine.dispose()
+
+    # -- who wants a job
+
+    def enqueue(self, asks: Sequence[Ask], *, now: dt.datetime) -> list[Job]:
+        """Ask for jobs. A long list is several transactions; asking again is safe.
+
+        An ask joins the open job of its key, whose priority it can only raise. A requester that
+        asked for the newest job of the key before joins it even when it is complete. Else a new job
+        is made.
+
+        Returns:
+            The jobs in the order of the asks.
+        """
+        done = []
+        for some in _without_repeats(asks):
+            done += self._transaction(partial(self._enqueue, asks=some, now=now))
+        return done
+
+    def withdraw(self, requester: str, *, now: dt.datetime) -> list[Job]:
+        """End everything that a requester asked for.
+
+        Returns:
+            The jobs that became withdrawn: queued, and wanted by nobody else. One that a parser
+            holds stays with it.
+        """
+        r = schema.requests.c
+        mine = select(r.job).where(r.requester == requester, r.withdrawn.is_(None))
+        queued = select_jobs().where(schema.IS_QUEUED, _c.number.in_(mine))
+        with self._writer.begin() as connection:
+            jobs = locked(connection, queued)
+            connection.execute(
+                update(schema.requests)
+                .where(r.requester == requester, r.withdrawn.is_(None))
+                .values(withdrawn=now)
+            )
+            changes = self._withdraw_unwanted(connection, jobs, now)
+            save_jobs(connection, changes)
+        return [change.job for change in changes]
+
+    def mark_reported(
+        self, numbers: Collection[int], *, requester: str | None, now: dt.datetime
+    ) -> None:
+        """Note that a requester (``None``: each of them) was told how these jobs ended."""
+        r = schema.requests.c
+        with self._writer.begin() as connection:
+            for chunk in chunks(sorted(numbers)):
+                mark = update(schema.requests).where(r.job.in_(chunk), r.reported.is_(None))
+                if requester is not None:
+                    mark = mark.where(r.requester == requester)
+                connection.execute(
+                    update(schema.jobs)
+                    .where(_c.number.in_(chunk), _c.announced.is_(None))
+                    .values(announced=now)
+                )
+                connection.execute(mark.values(reported=now))
+
+    # -- parsers
+
+    def lease(self, count: int, *, parser: str = "", now: dt.datetime) -> list[Job]:
+        """Hand out up to ``count`` queued jobs to a parser, the most urgent first."""
+        outcome = self.apply([Next(parser)] * count, now=now)
+        return [job for job in outcome if isinstance(job, Job)]
+
+    def apply(self, calls: Sequence[Call], *, now: dt.datetime) -> list[Job | Refusal]:
+        """Do the calls of parsers, all in one transaction.
+
+        Returns:
+            For each call the job as it left it, or why it was refused and changed nothing.
+        """
+        with self._writer.begin() as connection:
+            answers, changes = self._reports(connection, calls, now)
+            if changes:
+                save_jobs(connection, changes)
+            asking = [i for i, call in enumerate(calls) if isinstance(call, Next)]
+            if asking:
+                self._hand_out(connection, calls, asking, answers, now)
+        return [answers[i] for i in range(len(calls))]
+
+    def expire(self, *, now: dt.datetime) -> list[Job]:
+        """End the attempts whose leases have ended: requeue their jobs, or fail them.
+
+        Returns:
+            The jobs as they are then.
+        """
+        overdue = select_jobs().where(schema.IS_HELD, _c.lease_expires <= now)
+        if not self._all(overdue.limit(1)):
+            return []  # nearly always: so the sweep takes no write lock
+        with self._writer.begin() as connection:
+            changes = [
+                parser_calls.expire_lease(job, terms=self._terms, now=now)
+                for job in locked(connection, overdue)
+            ]
+            changes += self._unwanted_again(connection, changes, now)
+            save_jobs(connection, changes)
+        for change in changes:
+            log.warning("job %s: %s", change.job.key, change.events[0].detail)
+        return [change.job for change in merged(changes)]
+
+    # -- tables
+
+    def stage(
+        self, key: JobKey, state: JobState, *, run_id: str, detail: str = "", now: dt.datetime
+    ) -> Job | None:
+        """Take the newest job of a key to a stage of its tables, or to complete.
+
+        Returns:
+            The job; ``None`` if there is none, or the run does not work on its parse (see
+            ``jobs.enter_stage``). Then nothing changes.
+
+        Raises:
+            TransitionError: ``state`` is no stage, or none that can follow.
+        """
+        return self._tables(
+            key,
+            lambda job: moves.enter_stage(job, state, run_id=run_id, detail=detail, now=now),
+        )
+
+    def fail_stage(
+        self,
+        key: JobKey,
+        error: str,
+        *,
+        run_id: str,
+        number: int | None = None,
+        now: dt.datetime,
+    ) -> Job | None:
+        """Fail the newest job of a key in the stage where it is.
+
+        Returns:
+            The job; ``None`` where this run has nothing to fail (see ``jobs.fail_stage``).
+        """
+        return self._tables(
+            key, lambda job: moves.fail_stage(job, error, run_id=run_id, number=number, now=now)
+        )
+
+    # -- how
+
+    def _transaction(self, work: Callable[[Connection], T]) -> T:
+        """Do it in a transaction, again if another process made a job of the same key meanwhile.
+
+        On PostgreSQL the unique indexes decide such a race; on SQLite there is none.
+        """
+        for _ in range(_TRIES - 1):
+            try:
+                with self._writer.begin() as connection:
+                    return work(connection)
+            except IntegrityError as error:
+                log.info("once more, after a race: %s", error.orig)
+        with self._writer.begin() as connection:
+            return work(connection)
+
+    def _enqueue(self, connection: Connection, asks: list[Ask], now: dt.datetime) -> list[Job]:
+        keys = [str(ask.key) for ask in asks]
+        latest = {job.key: job for job in locked(connection, select_jobs().where(is_latest(keys)))}
+        own = self._asked_before(connection, latest.values(), {ask.requester for ask in asks})
+        jobs: dict[JobKey, Job] = {}
+        made, changes, raised = [], [], []
+        for ask in asks:
+            job = latest.get(ask.key)
+            if job and moves.attaches(job, own=(job.number, ask.requester) in own):
+                if ask.priority < job.priority:
+                    job = replace(job, priority=ask.priority)
+                    raised.append({"of": job.number, "priority": ask.priority})
+                jobs[ask.key] = job
+                continue
+            if job and job.reopened:
+                changes.append(moves.withdraw(job, "its key was asked for again", now=now))
+            made.append(moves.new_job(ask, job.generation + 1 if job else 1, now=now))
+        save_jobs(connection, changes)
+        if raised:
+            connection.execute(_RAISE, raised)
+        jobs |= {job.key: job for job in insert_jobs(connection, made, now)}
+        requests = [request_row(ask, jobs[ask.key], now) for ask in asks]
+        connection.execute(self._insert_request, requests)
+        return [jobs[ask.key] for ask in asks]
+
+    def _asked_before(
+        self, connection: Connection, jobs: Collection[Job], requesters: set[str]
+    ) -> set[tuple[int, str]]:
+        r = schema.requests.c
+        query = select(r.job, r.requester).where(
+            r.job.in_([job.number for job in jobs]), r.requester.in_(requesters)
+        )
+        return {(number, requester) for number, requester in connection.execute(query)}
+
+    def _reports(
+        self, connection: Connection, calls: Sequence[Call], now: dt.datetime
+    ) -> tuple[dict[int, Job | Refusal], list[Change]]:
+        ids = {call.id for call in calls if not isinstance(call, Next)}
+        current: dict[str, Job] = {}
+        for chunk in chunks(sorted(ids)):
+            for job in locked(connection, select_jobs().where(_c.wire_id.in_(chunk))):
+                current[job.id] = job
+        answers: dict[int, Job | Refusal] = {}
+        changes: list[Change] = []
+        for i, call in enumerate(calls):
+            if isinstance(call, Next):
+                continue
+            named = current.get(call.id)
+            outcome = parser_calls.apply_report(named, call, terms=self._terms, now=now)
+            if isinstance(outcome, Change):
+                # Under the ID of the call: if it ended the attempt, the next call is refused.
+                current[call.id] = answers[i] = outcome.job
+                if outcome.job is not named:
+                    changes.append(outcome)
+            else:
+                answers[i] = outcome
+        return answers, changes + self._unwanted_again(connection, changes, now)
+
+    def _hand_out(
+        self,
+        connection: Connection,
+        calls: Sequence[Call],
+        asking: list[int],
+        answers: dict[int, Job | Refusal],
+        now: dt.datetime,
+    ) -> None:
+        query = select_next(len(asking)).with_for_update(skip_locked=True)
+        jobs = [job_of(row) for row in connection.execute(query)]
+        changes = []
+        for i, job in zip(asking, jobs, strict=False):
+            call = calls[i]
+            assert isinstance(call, Next)  # noqa: S101 - what `asking` holds; tells the type checker
+            changes.append(parser_calls.hand_out(job, call, terms=self._terms, now=now))
+            answers[i] = changes[-1].job
+        for i in asking[len(jobs) :]:
+            answers[i] = NoJob()
+        save_jobs(connection, changes)
+
+    def _unwanted_again(
+        self, connection: Connection, changes: Iterable[Change], now: dt.datetime
+    ) -> list[Change]:
+        """Jobs that would be queued again, but whose requesters have all gone meanwhile."""
+        queued = [change.job for change in changes if change.job.state is JobState.QUEUED]
+        return self._withdraw_unwanted(connection, queued, now)
+
+    def _withdraw_unwanted(
+        self, connection: Connection, jobs: list[Job], now: dt.datetime
+    ) -> list[Change]:
+        r = schema.requests.c
+        wanted: set[int] = set()
+        for chunk in chunks([job.number for job in jobs]):
+            query = select(r.job).where(r.job.in_(chunk), r.withdrawn.is_(None)).distinct()
+            wanted.update(connection.execute(query).scalars())
+        reason = "nobody wants it any more"
+        return [moves.withdraw(j, reason, now=now) for j in jobs if j.number not in wanted]
+
+    def _tables(self, key: JobKey, step: Callable[[Job], Change | None]) -> Job | None:
+        def work(connection: Connection) -> Job | None:
+            found = locked(connection, select_jobs().where(is_latest([str(key)])))
+            change = step(found[0]) if found else None
+            if change is None:
+                return None
+            save_jobs(connection, [change])
+            return change.job
+
+        return self._transaction(work)
+
+
+def _without_repeats(asks: Sequence[Ask]) -> Iterable[list[Ask]]:
+    """Parts of the list; no key stands twice in a part, since the second ask sees the first."""
+    part: dict[JobKey, Ask] = {}
+    for ask in asks:
+        if ask.key in part or len(part) == _ENQUEUED_AT_ONCE:
+            yield list(part.values())
+            part = {}
+        part[ask.key] = ask
+    if part:
+        yield list(part.values())

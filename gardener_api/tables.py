@@ -1,0 +1,279 @@
+"""What was written to BigQuery: the versions of partitions, and the operations with their cost.
+
+A partition's version goes up by one each time it is written; a join remembers the versions that it
+read. So whether a joined partition is due is a question to the store, not to BigQuery.
+"""
+
+import datetime as dt
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from sqlalchemy import Row, Select, and_, func, insert, or_, select
+from sqlalchemy.engine import Engine
+
+from gardener_api import schema
+from gardener_api.database import upsert, writing
+from gardener_api.jobs import JobKey
+
+_p = schema.partitions.c
+_DAY = dt.timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True)
+class JoinInputs:
+    """The versions of the partitions that a join reads; 0: never made."""
+
+    raw: int
+    annotations: int
+    annotations_before: int  # of the day before
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DueJoin:
+    """A joined partition that what it reads has moved on from."""
+
+    date: dt.date
+    inputs: JoinInputs
+    replaces: int  # the version of the joined partition, 0 if it was never made
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PartitionRecord:
+    """A partition as it was last written."""
+
+    table: str
+    date: dt.date
+    version: int  # from 1
+    rows: int
+    run_id: str
+    made: dt.datetime
+    inputs: JoinInputs | None  # of a joined table: what it was made from
+    attempted: JoinInputs | None  # of a joined table: what was last tried
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Operation:
+    """One operation on a table, with what it cost."""
+
+    key: str  # of the job of that date and datatype
+    table: str
+    operation: str  # load, dedup, copy, delete or join
+    run_id: str
+    bq_job_ids: tuple[str, ...]
+    rows: int
+    bytes: int  # read from objects or processed
+    slot_seconds: float
+    bytes_billed: int
+    seconds: float
+    at: dt.datetime
+
+
+class TableLog:
+    """The record of the tables, in the same database as the jobs."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._writer = writing(engine)
+
+    def record_partition(
+        self, table: str, date: dt.date, *, rows: int, run_id: str, now: dt.datetime
+    ) -> int:
+        """Note that a partition was written.
+
+        Args:
+            table: ``<dataset>.<table>``.
+            date: The partition.
+            rows: In it now.
+            run_id: The Dagster run that wrote it.
+            now: The time.
+
+        Returns:
+            Its version, 1 the first time.
+        """
+        made = {"rows": rows, "run_id": run_id, "made": now}
+        return self._write(table, date, made, bump=True)
+
+    def partition(self, table: str, date: dt.date) -> PartitionRecord | None:
+        """The partition as it was last written; ``None`` if it never was."""
+        query = select(schema.partitions).where(_p.table == table, _p.date == date, _p.version > 0)
+        with self._engine.begin() as connection:
+            row = connection.execute(query).one_or_none()
+        if row is None:
+            return None
+        return PartitionRecord(
+            table=row.table,
+            date=row.date,
+            version=row.version,
+            rows=row.rows,
+            run_id=row.run_id,
+            made=row.made,
+            inputs=_inputs(row.input_raw, row.input_annotations, row.input_before),
+            attempted=_inputs(row.attempted_raw, row.attempted_annotations, row.attempted_before),
+        )
+
+    def join_inputs(self, raw: str, annotations: str, date: dt.date) -> JoinInputs:
+        """The present versions of what a join of that date reads."""
+        query = select(_p.table, _p.date, _p.version).where(
+            or_(
+                and_(_p.table == raw, _p.date == date),
+                and_(_p.table == annotations, _p.date.in_([date, date - _DAY])),
+            )
+        )
+        with self._engine.begin() as connection:
+            versions = {(t, d): version for t, d, version in connection.execute(query)}
+        return JoinInputs(
+            raw=versions.get((raw, date), 0),
+            annotations=versions.get((annotations, date), 0),
+            annotations_before=versions.get((annotations, date - _DAY), 0),
+        )
+
+    def begin_join(
+        self, joined: str, date: dt.date, inputs: JoinInputs, *, run_id: str, now: dt.datetime
+    ) -> None:
+        """Note that a join of exactly these inputs is attempted, so that it is not due again."""
+        del run_id, now  # the partition keeps those of the run that made it
+        self._write(joined, date, _attempted(inputs), bump=False)
+
+    def record_join(
+        self,
+        joined: str,
+        date: dt.date,
+        inputs: JoinInputs,
+        *,
+        rows: int,
+        run_id: str,
+        now: dt.datetime,
+    ) -> int:
+        """Note that a joined partition was written, and from what.
+
+        Returns:
+            Its version.
+        """
+        made = {
+            "rows": rows,
+            "run_id": run_id,
+            "made": now,
+            "input_raw": inputs.raw,
+            "input_annotations": inputs.annotations,
+            "input_before": inputs.annotations_before,
+        }
+        return self._write(joined, date, made | _attempted(inputs), bump=True)
+
+    def joins_due(self, raw: str, annotations: str, joined: str) -> list[DueJoin]:
+        """The dates whose join would read something else than what was joined or attempted last.
+
+        Args:
+            raw: The table ``<dataset>.<table>`` of the rows.
+            annotations: The table of their annotations.
+            joined: The table that they are joined to.
+        """
+        r, a, b, j = (schema.partitions.alias(name) for name in ("r", "a", "b", "j"))
+        versions = [r.c.version, func.coalesce(a.c.version, 0), func.coalesce(b.c.version, 0)]
+        made = [j.c.input_raw, j.c.input_annotations, j.c.input_before]
+        tried = [j.c.attempted_raw, j.c.attempted_annotations, j.c.attempted_before]
+        source = (
+            r.outerjoin(a, and_(a.c.table == annotations, a.c.date == r.c.date))
+            .outerjoin(b, and_(b.c.table == annotations, b.c.date == r.c.day_before))
+            .outerjoin(j, and_(j.c.table == joined, j.c.date == r.c.date))
+        )
+        columns = [r.c.date, *versions, func.coalesce(j.c.version, 0)]
+        query: Select[Any] = select(*columns).select_from(source).order_by(r.c.date)
+        query = query.where(r.c.table == raw, r.c.version > 0)
+        for known in (made, tried):
+            pairs = zip(versions, known, strict=True)
+            query = query.where(or_(*(now.is_distinct_from(then) for now, then in pairs)))
+        with self._engine.begin() as connection:
+            return [
+                DueJoin(date=date, inputs=JoinInputs(*inputs), replaces=replaces)
+                for date, *inputs, replaces in connection.execute(query)
+            ]
+
+    def record_operation(
+        self,
+        *,
+        key: JobKey,
+        table: str,
+        operation: str,
+        run_id: str,
+        bq_job_ids: Sequence[str],
+        rows: int,
+        bytes: int,
+        slot_seconds: float,
+        bytes_billed: int,
+        seconds: float,
+        now: dt.datetime,
+    ) -> None:
+        """Note what an operation on a table did and cost.
+
+        Args:
+            key: Of the job of that date and datatype.
+            table: ``<dataset>.<table>``.
+            operation: ``load``, ``dedup``, ``copy``, ``delete`` or ``join``.
+            run_id: The Dagster run.
+            bq_job_ids: The BigQuery jobs that it took.
+            rows: Written.
+            bytes: Read from objects, or processed by queries.
+            slot_seconds: Of BigQuery's work.
+            bytes_billed: By BigQuery.
+            seconds: From its beginning to its end.
+            now: Its end.
+        """
+        with self._writer.begin() as connection:
+            connection.execute(
+                insert(schema.operations).values(
+                    key=str(key),
+                    table=table,
+                    operation=operation,
+                    run_id=run_id,
+                    bq_job_ids=" ".join(bq_job_ids),
+                    rows=rows,
+                    bytes=bytes,
+                    slot_seconds=slot_seconds,
+                    bytes_billed=bytes_billed,
+                    seconds=seconds,
+                    at=now,
+                )
+            )
+
+    def operations(self, key: JobKey) -> list[Operation]:
+        """What was done to the tables of a date and datatype, oldest first."""
+        o = schema.operations.c
+        columns = [o[field.name] for field in fields(Operation)]
+        query = select(*columns).where(o.key == str(key)).order_by(o.number)
+        with self._engine.begin() as connection:
+            return [_operation(row) for row in connection.execute(query)]
+
+    def _write(self, table: str, date: dt.date, values: dict[str, Any], *, bump: bool) -> int:
+        row = {
+            "table": table,
+            "date": date,
+            "day_before": date - _DAY,
+            "version": int(bump),
+            "rows": 0,
+            "run_id": "",
+        }
+        version = _p.version + int(bump)
+        statement = upsert(self._writer, schema.partitions, list(values), version=version)
+        with self._writer.begin() as connection:
+            written = statement.values(row | values).returning(_p.version)
+            return int(connection.execute(written).scalar_one())
+
+
+def _attempted(inputs: JoinInputs) -> dict[str, int]:
+    return {
+        "attempted_raw": inputs.raw,
+        "attempted_annotations": inputs.annotations,
+        "attempted_before": inputs.annotations_before,
+    }
+
+
+def _inputs(raw: int | None, annotations: int | None, before: int | None) -> JoinInputs | None:
+    if raw is None or annotations is None or before is None:
+        return None
+    return JoinInputs(raw=raw, annotations=annotations, annotations_before=before)
+
+
+def _operation(row: Row[Any]) -> Operation:
+    values = row._asdict()
+    return Operation(**values | {"bq_job_ids": tuple(values["bq_job_ids"].split())})

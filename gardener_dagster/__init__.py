@@ -1,0 +1,1 @@
+"""The tables' side of the gardener: Dagster assets, sensors and schedules over BigQuery."""

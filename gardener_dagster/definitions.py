@@ -1,0 +1,66 @@
+"""The code location: puts the parts together, and is the only reader of the environment.
+
+``build_defs`` takes everything as arguments, so that tests build Definitions of their own.
+"""
+
+import os
+from pathlib import Path
+
+import dagster as dg
+
+from gardener_api.config import GardenerConfig, load_config
+from gardener_dagster.assets import build_assets
+from gardener_dagster.checks import build_checks
+from gardener_dagster.partitions import daily_partitions
+from gardener_dagster.resources import GCSResource, JobStoreResource, WarehouseResource
+from gardener_dagster.schedules import build_schedules
+from gardener_dagster.sensors import build_sensors
+
+
+def build_defs(
+    config: GardenerConfig,
+    *,
+    job_store: JobStoreResource,
+    warehouse: WarehouseResource,
+    gcs: GCSResource,
+) -> dg.Definitions:
+    """All definitions of a configuration, on the given resources."""
+    partitions = daily_partitions(config.start_date)
+    return dg.Definitions(
+        assets=build_assets(config, partitions),
+        asset_checks=build_checks(config),
+        sensors=build_sensors(config),
+        schedules=build_schedules(config),
+        resources={"job_store": job_store, "warehouse": warehouse, "gcs": gcs},
+        # A date's steps follow each other: a process each would only pay the imports again.
+        executor=dg.in_process_executor,
+    )
+
+
+def _from_environment() -> dg.Definitions:
+    config = load_config(os.environ.get("GARDENER_CONFIG", "gardener.yml"))
+    project = _required("GARDENER_PROJECT", "the Google Cloud project of the tables")
+    home = os.environ.get("DAGSTER_HOME", str(Path.cwd()))
+    return build_defs(
+        config,
+        job_store=JobStoreResource(
+            url=os.environ.get("GARDENER_DATABASE_URL") or f"sqlite:///{home}/gardener.db",
+            lease_seconds=config.tracker.timeout.total_seconds(),
+            max_attempts=config.tracker.max_attempts,
+        ),
+        warehouse=WarehouseResource(project=project),
+        gcs=GCSResource(
+            project=project,
+            parsed_bucket=_required("GARDENER_INPUT_LOCATION", "the bucket the parsers write to"),
+        ),
+    )
+
+
+def _required(variable: str, what: str) -> str:
+    value = os.environ.get(variable, "")
+    if not value:
+        raise ValueError(f"{variable} is not set: expected {what}")
+    return value
+
+
+defs = _from_environment()

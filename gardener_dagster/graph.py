@@ -1,0 +1,85 @@
+"""What the assets of a source are called, and what a run's tags mean. No computation.
+
+Tags are the one way runs, backfills and sensors tell each other whose work a run is.
+"""
+
+from collections.abc import Mapping
+
+import dagster as dg
+
+from gardener_api.config import Source
+from gardener_api.jobs import Priority
+from gardener_dagster.warehouse.names import SourceTables
+
+JOB_TAG = "gardener/job"
+"""On a run of tables: the ID of the job, with its attempt, whose rows it loads."""
+
+PRIORITY_TAG = "gardener/priority"
+"""On a run of ``parse``: ``daily`` or ``historical``; without it, a person asked."""
+
+BACKFILL_TAG = "dagster/backfill"
+ROOT_RUN_TAG = "dagster/root_run_id"
+RESUME_TAG = "dagster/is_resume_retry"
+RETRY_TAG = "dagster/retry_number"
+
+
+def parsed_key(source: Source) -> dg.AssetKey:
+    """``parsed/<experiment>/<datatype>``: the parser's objects in Cloud Storage."""
+    return dg.AssetKey(["parsed", source.experiment, source.datatype])
+
+
+def tmp_key(source: Source) -> dg.AssetKey:
+    """``<tmp dataset>/<datatype>``."""
+    return dg.AssetKey([source.target_datasets.tmp, source.datatype])
+
+
+def raw_key(source: Source) -> dg.AssetKey:
+    """``<raw dataset>/<datatype>``."""
+    return dg.AssetKey([source.target_datasets.raw, source.datatype])
+
+
+def joined_key(source: Source) -> dg.AssetKey | None:
+    """``<join dataset>/<datatype>``; ``None`` where nothing is joined."""
+    join = source.target_datasets.join
+    return dg.AssetKey([join, source.datatype]) if join else None
+
+
+def table_keys(source: Source) -> list[dg.AssetKey]:
+    """The tables of a source, in the order they are made."""
+    joined = joined_key(source)
+    return [tmp_key(source), raw_key(source), *([joined] if joined else [])]
+
+
+def source_tables(source: Source) -> SourceTables:
+    """The source as the warehouse sees it."""
+    return SourceTables(
+        experiment=source.experiment,
+        datatype=source.datatype,
+        tmp=source.target_datasets.tmp,
+        raw=source.target_datasets.raw,
+        joined=source.target_datasets.join or "",
+        annotations=source.annotations,
+    )
+
+
+def priority_of(tags: Mapping[str, str]) -> Priority:
+    """How urgent a run's jobs are."""
+    match tags.get(PRIORITY_TAG):
+        case "daily":
+            return Priority.DAILY
+        case "historical":
+            return Priority.HISTORICAL
+        case _:
+            return Priority.BACKFILL
+
+
+def requester_of(run_id: str, tags: Mapping[str, str]) -> str:
+    """Who asks: the same for all runs that are to share one parse of a date.
+
+    A backfill is one requester. A run that was retried, or re-executed from its failure, is the run
+    it began as; one that a person re-executes as a whole asks anew.
+    """
+    if BACKFILL_TAG in tags:
+        return f"backfill/{tags[BACKFILL_TAG]}"
+    resumed = tags.get(RESUME_TAG) == "true" or RETRY_TAG in tags
+    return f"run/{tags[ROOT_RUN_TAG] if resumed and ROOT_RUN_TAG in tags else run_id}"

@@ -1,0 +1,257 @@
+"""The ``parse`` step: it asks parsers for jobs and waits for them. No tables.
+
+One step serves all sources and any range of dates, so that a whole backfill costs one waiting
+process. What it waits for is in the job store: a step that died, or was told to stop, leaves no
+date behind.
+"""
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from gardener_api.archive import ArchiveListing, list_archives
+from gardener_api.config import GardenerConfig, Source
+from gardener_api.jobs import Ask, Job, JobKey, JobState
+from gardener_api.store import JobStore
+from gardener_dagster.graph import (
+    BACKFILL_TAG,
+    PRIORITY_TAG,
+    parsed_key,
+    priority_of,
+    requester_of,
+    tmp_key,
+)
+from gardener_dagster.partitions import date_of
+from gardener_dagster.planning import job_key
+from gardener_dagster.resources import GCSResource
+
+if TYPE_CHECKING:
+    from google.cloud import storage
+
+POLL_SECONDS = 1.0
+LISTINGS_AT_ONCE = 8
+FAILURES_NAMED = 10
+
+Event = dg.AssetMaterialization | dg.MaterializeResult[object]
+
+
+def build_parse(
+    config: GardenerConfig, partitions: dg.PartitionsDefinition[str]
+) -> dg.AssetsDefinition:
+    """The op that makes every ``parsed`` asset."""
+    sources = {parsed_key(source): source for source in config.sources}
+
+    @dg.multi_asset(
+        name="parse",
+        specs=[_spec(source, partitions) for source in config.sources],
+        can_subset=True,
+        backfill_policy=dg.BackfillPolicy.single_run(),
+    )
+    def parse(
+        context: dg.AssetExecutionContext,
+        job_store: dg.ResourceParam[JobStore],
+        gcs: GCSResource,
+    ) -> Iterator[Event]:
+        """Asks for the jobs of the selected sources and dates, waits, and reports each as it ends."""
+        selected = [s for k, s in sources.items() if k in context.selected_asset_keys]
+        request = _Request.of(context, config)
+        client = gcs.client
+        waiting = Waiting(context, job_store, request)
+        try:
+            # In date order, so that the earliest are parsed while the later ones are still listed.
+            days = [
+                (s, job_key(s, date_of(key))) for key in context.partition_keys for s in selected
+            ]
+            with ThreadPoolExecutor(LISTINGS_AT_ONCE, thread_name_prefix="list") as pool:
+                for batch in _batches(days, size=4 * LISTINGS_AT_ONCE):
+                    listings = pool.map(lambda day: _list(client, *day), batch)
+                    waiting.ask(zip(batch, listings, strict=True))
+                    yield from waiting.report()
+            while waiting.jobs:
+                time.sleep(POLL_SECONDS)
+                yield from waiting.report()
+        except BaseException:
+            # Cancelled, or broken: what no parser holds and nobody else wants is taken back.
+            taken_back = job_store.withdraw(request.requester, now=datetime.now(UTC))
+            context.log.warning(f"withdrew {len(taken_back)} jobs that no parser held")
+            raise
+        waiting.raise_failures()
+
+    return parse
+
+
+def _spec(source: Source, partitions: dg.PartitionsDefinition[str]) -> dg.AssetSpec:
+    return dg.AssetSpec(
+        key=parsed_key(source),
+        partitions_def=partitions,
+        group_name=source.experiment,
+        kinds={"gcs", "json"},
+        skippable=True,
+        description=(
+            f"One JSON object per archive of `gs://{source.bucket}/{source.experiment}/"
+            f"{source.datatype}/`, written by a parser that was handed the date by the jobs API."
+        ),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Request:
+    requester: str
+    run_id: str
+    backfill_id: str | None
+    tables_too: frozenset[dg.AssetKey]
+    tags: dict[str, str]
+    ranks: dict[str, int]
+    single: bool
+
+    @classmethod
+    def of(cls, context: dg.AssetExecutionContext, config: GardenerConfig) -> "_Request":
+        tags = dict(context.run.tags)
+        backfill_id = tags.get(BACKFILL_TAG)
+        backfill = context.instance.get_backfill(backfill_id) if backfill_id else None
+        return cls(
+            requester=requester_of(context.run_id, tags),
+            run_id=context.run_id,
+            backfill_id=backfill_id,
+            tables_too=frozenset((backfill.asset_selection if backfill else None) or ()),
+            tags=tags,
+            ranks={source.name: rank for rank, source in enumerate(config.sources)},
+            single=len(context.partition_keys) == 1,
+        )
+
+    def ask(self, source: Source, key: JobKey, archives: int) -> Ask:
+        return Ask(
+            key=key,
+            requester=self.requester,
+            run_id=self.run_id,
+            backfill_id=self.backfill_id,
+            covers_tables=tmp_key(source) in self.tables_too,
+            priority=priority_of(self.tags),
+            daily=self.tags.get(PRIORITY_TAG) == "daily",
+            filter=source.filter,
+            tmp=source.target_datasets.tmp,
+            raw=source.target_datasets.raw,
+            join=source.target_datasets.join or "",
+            rank=self.ranks[source.name],
+            archives=archives,
+        )
+
+
+class Waiting:
+    """The jobs a run has asked for and not yet reported."""
+
+    def __init__(
+        self, context: dg.AssetExecutionContext, store: JobStore, request: _Request
+    ) -> None:
+        self._context, self._store, self._request = context, store, request
+        self._failures: list[str] = []
+        self.jobs: set[int] = set()
+
+    def ask(
+        self, listed: Iterable[tuple[tuple[Source, JobKey], ArchiveListing | Exception]]
+    ) -> None:
+        """Asks for the jobs of dates whose archives were listed; the others have failed."""
+        asks: list[Ask] = []
+        for (source, key), listing in listed:
+            if isinstance(listing, Exception):
+                self._failures.append(f"{key}: its archives could not be listed: {listing}")
+                self._context.log.error(self._failures[-1])
+            else:
+                asks.append(self._request.ask(source, key, listing.count))
+        jobs = self._store.enqueue(asks, now=datetime.now(UTC))
+        for job in jobs:
+            self.jobs.add(job.number)
+            self._context.log.info(f"{job.id}: {job.state}, {job.archives} archives")
+
+    def report(self) -> Iterator[Event]:
+        """Yields a materialization for each job whose parse is done; remembers those that failed."""
+        done = [j for j in self._store.unreported(self._request.requester) if j.number in self.jobs]
+        for job in done:
+            if job.state is JobState.WITHDRAWN or job.parsed is None:
+                self._failures.append(_failure(job))
+                self._context.log.error(self._failures[-1])
+            else:
+                yield self._event(job)
+        if done:
+            numbers = [job.number for job in done]
+            self._store.mark_reported(
+                numbers, requester=self._request.requester, now=datetime.now(UTC)
+            )
+            self.jobs.difference_update(numbers)
+
+    def _event(self, job: Job) -> Event:
+        key = dg.AssetKey(["parsed", job.key.experiment, job.key.datatype])
+        if self._request.single:
+            return dg.MaterializeResult(asset_key=key, metadata=parsed_metadata(job))
+        return parsed_materialization(job)
+
+    def raise_failures(self) -> None:
+        """Fails the run if a job failed.
+
+        Raises:
+            dg.Failure: Names the jobs and why, the first line all that is needed.
+        """
+        if not self._failures:
+            return
+        failures = sorted(self._failures)
+        named = "\n".join(failures[:FAILURES_NAMED])
+        more = len(failures) - FAILURES_NAMED
+        raise dg.Failure(
+            description=(
+                f"{len(failures)} of the run's parse jobs failed; the others arrived."
+                f" Re-execute from failure asks for these again:\n{named}"
+                + (f"\n… and {more} more" if more > 0 else "")
+            ),
+            allow_retries=False,
+        )
+
+
+def parsed_materialization(job: Job) -> dg.AssetMaterialization:
+    """What Dagster is told of a parsed date."""
+    return dg.AssetMaterialization(
+        asset_key=dg.AssetKey(["parsed", job.key.experiment, job.key.datatype]),
+        partition=job.key.date.isoformat(),
+        metadata=parsed_metadata(job),
+    )
+
+
+def parsed_metadata(job: Job) -> dict[str, dg.MetadataValue]:
+    """What a person wants to know of a parsed date."""
+    metadata: dict[str, dg.MetadataValue] = {
+        "job": dg.MetadataValue.text(job.id),
+        "attempt": dg.MetadataValue.int(job.attempt),
+        "archives": dg.MetadataValue.int(job.archives or 0),
+        "archive location": dg.MetadataValue.url(
+            f"https://console.cloud.google.com/storage/browser/{job.key.bucket}/{job.key.prefix}"
+        ),
+        "parser": dg.MetadataValue.text(job.parser or "none: there were no archives"),
+    }
+    if job.parsed is not None:
+        seconds = (job.parsed - job.created).total_seconds()
+        metadata["seconds from asked to parsed"] = dg.MetadataValue.float(round(seconds, 1))
+    return metadata
+
+
+def _failure(job: Job) -> str:
+    if job.state is JobState.WITHDRAWN:
+        return f"{job.id}: withdrawn, since the run that asked for it was cancelled"
+    return f"{job.id}: failed in its attempt {job.attempt}: {job.error}"
+
+
+def _list(client: "storage.Client", source: Source, key: JobKey) -> ArchiveListing | Exception:
+    try:
+        return list_archives(client, key.bucket, key.prefix, source.filter)
+    except Exception as error:  # noqa: BLE001 - whatever it is, it fails this date and is reported
+        return error
+
+
+def _batches(
+    days: Sequence[tuple[Source, JobKey]], *, size: int
+) -> Iterator[Sequence[tuple[Source, JobKey]]]:
+    for start in range(0, len(days), size):
+        yield days[start : start + size]

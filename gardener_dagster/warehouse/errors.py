@@ -1,0 +1,250 @@
+"""What can go wrong, said so that a person knows what to do: the first line holds all of it.
+
+Also the knowledge which of BigQuery's errors pass by themselves. No google imports.
+https://cloud.google.com/bigquery/docs/error-messages
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+TRANSIENT_REASONS = frozenset(
+    {
+        "backendError",
+        "badGateway",
+        "internalError",
+        "jobBackendError",
+        "jobInternalError",
+        "jobRateLimitExceeded",
+        "quotaExceeded",  # bursts as well as the daily one; the cap on retries ends the latter
+        "rateLimitExceeded",
+        "tableUnavailable",
+    }
+)
+TRANSIENT_CODES = frozenset({408, 429, 500, 502, 503, 504})
+_TRANSIENT_MESSAGE = re.compile(
+    r"streaming buffer|concurrent update|retrying (?:the job )?may solve", re.I
+)
+_NEW_FIELD = re.compile(r"No such field: (?P<field>[\w.]+?)\.?(?:[\s,;]|$)")
+_WRONG_DATE = re.compile(r"rows belong to different partitions", re.I)
+_OBJECT = re.compile(r"gs://[^\s,;\"']+[^\s,;\"'.]")
+_MESSAGE_MAXIMUM = 600
+
+_ADVICE = {
+    "accessDenied": "grant the account the roles BigQuery Data Editor and BigQuery Job User",
+    "billingNotEnabled": "enable billing for the project",
+    "billingTierLimitExceeded": "raise maximum_bytes_billed",
+    "bytesBilledLimitExceeded": "raise maximum_bytes_billed, or see why the query reads so much",
+    "invalid": "look at the named object (`gcloud storage cat`) and parse the date again",
+    "notFound": "see whether what is named was deleted or is in another location, then run again",
+    "quotaExceeded": "wait for the quota to renew or ask for more, then run again",
+    "rateLimitExceeded": "run again when fewer jobs work on the same table",
+    "resourcesExceeded": "run again when BigQuery is less busy, or split the date's archives",
+    "stopped": "somebody cancelled the job in BigQuery; run again",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """Why a BigQuery job or call failed, as BigQuery says it.
+
+    Attributes:
+        reason: BigQuery's one word.
+        location: an object or a column, where BigQuery names one.
+    """
+
+    reason: str
+    message: str
+    location: str = ""
+    code: int = 0
+
+    @staticmethod
+    def of(error: Mapping[str, Any], others: Sequence[Mapping[str, Any]] = ()) -> "Failure":
+        """From a job's `errorResult` and `errors`; the most telling message wins.
+
+        A failed load's `errorResult` often says no more than that there were too many errors.
+        """
+        telling = [entry for entry in others if "giving up" not in str(entry.get("message"))]
+        best = telling[0] if telling else error
+        return Failure(
+            reason=str(error.get("reason", "")),
+            message=str(best.get("message", "")),
+            location=str(best.get("location", "")),
+        )
+
+    @property
+    def transient(self) -> bool:
+        """Whether the same may succeed when tried again."""
+        return bool(
+            self.reason in TRANSIENT_REASONS
+            or self.code in TRANSIENT_CODES
+            or _TRANSIENT_MESSAGE.search(self.message)
+        )
+
+    @property
+    def new_field(self) -> str:
+        """The field that the table does not have; empty: that was not the reason."""
+        match = _NEW_FIELD.search(self.message)
+        return match["field"] if match else ""
+
+    @property
+    def wrong_date(self) -> bool:
+        """Whether rows of another date were the reason."""
+        return bool(_WRONG_DATE.search(self.message))
+
+    @property
+    def object(self) -> str:
+        """The object BigQuery blames, as a gs:// URL; empty: none."""
+        match = _OBJECT.search(f"{self.location} {self.message}")
+        return match[0] if match else ""
+
+
+class WarehouseError(Exception):
+    """A table operation failed; trying the same again will not help.
+
+    Attributes:
+        operation: load, dedup, copy, delete, join, or what else was done.
+        table: the table or partition.
+        bq_job_id: BigQuery's job, where one failed.
+        bq_job_url: its page in the Google Cloud console.
+        reason: BigQuery's one word, where BigQuery refused.
+        advice: what to do.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        operation: str,
+        table: str,
+        advice: str,
+        reason: str = "",
+        bq_job_id: str = "",
+        bq_job_url: str = "",
+    ) -> None:
+        self.operation, self.table, self.advice, self.reason = operation, table, advice, reason
+        self.bq_job_id, self.bq_job_url = bq_job_id, bq_job_url
+        self.message = " ".join(message.split())[:_MESSAGE_MAXIMUM]
+        said = f"{operation} {table}: {self.message}" + (f" [{reason}]" if reason else "")
+        where = f" BigQuery job {bq_job_id} ({bq_job_url})." if bq_job_id else ""
+        super().__init__(f"{said.rstrip('.')}.{where} What to do: {advice}.")
+
+
+class BigQueryFailure(WarehouseError):
+    """BigQuery refused, or its job failed.
+
+    Attributes:
+        failure: what BigQuery said.
+    """
+
+    def __init__(
+        self,
+        failure: Failure,
+        *,
+        operation: str,
+        table: str,
+        bq_job_id: str = "",
+        bq_job_url: str = "",
+        advice: str = "",
+        prefix: str = "",
+    ) -> None:
+        self.failure = failure
+        message = prefix + failure.message
+        if failure.object and failure.object not in message:
+            message += f" Object: {failure.object}"
+        super().__init__(
+            message,
+            operation=operation,
+            table=table,
+            reason=failure.reason or str(failure.code or ""),
+            advice=advice
+            or _ADVICE.get(
+                failure.reason, "read BigQuery's message, mend its cause, and run again"
+            ),
+            bq_job_id=bq_job_id,
+            bq_job_url=bq_job_url,
+        )
+
+
+class RetriesExhausted(BigQueryFailure):
+    """A failure that passes by itself did not pass in time: a later retry may help."""
+
+
+class TimedOut(WarehouseError):
+    """A BigQuery job did not end in time; it was cancelled."""
+
+
+class NewField(WarehouseError):
+    """The data has a field that the table has not.
+
+    Attributes:
+        field: its path, like `raw.Download.Foo`.
+        object: an object that has it.
+    """
+
+    def __init__(
+        self, field: str, object_url: str, *, detail: str = "", advice: str, cause: BigQueryFailure
+    ) -> None:
+        self.field, self.object = field, object_url
+        super().__init__(
+            f"{object_url or 'an object'} has the field {field}, which the table has not{detail}",
+            operation=cause.operation,
+            table=cause.table,
+            reason=cause.reason,
+            advice=advice,
+            bq_job_id=cause.bq_job_id,
+            bq_job_url=cause.bq_job_url,
+        )
+
+
+class WrongDate(WarehouseError):
+    """Rows of another date are among those of a partition.
+
+    Attributes:
+        rows: how many.
+        object: an object with such rows.
+    """
+
+    def __init__(
+        self, *, rows: int, dates: str, archive: str, object_url: str, cause: BigQueryFailure
+    ) -> None:
+        self.rows, self.object = rows, object_url
+        super().__init__(
+            f"{rows:,} rows are of another date ({dates}), for example in {object_url}",
+            operation=cause.operation,
+            table=cause.table,
+            reason=cause.reason,
+            advice=f"see why the parser gives rows of {archive} another date than its path has,"
+            " then parse the date again",
+            bq_job_id=cause.bq_job_id,
+            bq_job_url=cause.bq_job_url,
+        )
+
+
+class TooManyObjects(WarehouseError):
+    """The objects to load cannot be named in one load job."""
+
+
+class RefusedCopy(WarehouseError):
+    """The raw partition was left as it is, because tmp holds nothing that may replace it."""
+
+
+class AnnotationsMissing(WarehouseError):
+    """The annotations of the date were never made.
+
+    Attributes:
+        partition: the one that is missing.
+    """
+
+    def __init__(self, message: str, *, partition: str, table: str, advice: str) -> None:
+        self.partition = partition
+        super().__init__(message, operation="join", table=table, advice=advice)
+
+
+class RefusedJoin(WarehouseError):
+    """The joined partition was left as it is, because its raw partition has no rows any more."""
+
+
+class WrongRowCount(WarehouseError):
+    """The joined partition has not as many rows as the raw one."""

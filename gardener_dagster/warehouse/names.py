@@ -1,0 +1,193 @@
+"""What is worked on and what it is called: tables, partitions, BigQuery job ids, labels, links.
+
+Pure: no I/O, no google imports. Every identifier that ends up in SQL passes `identifier` or
+    `column_path`.
+"""
+
+import datetime as dt
+import hashlib
+import re
+from dataclasses import dataclass
+
+_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,299}")
+_PROJECT = re.compile(r"[a-z0-9][a-z0-9.:-]{0,62}")
+_LABEL_MAXIMUM = 63
+_JOB_ID_MAXIMUM = 1024
+
+ONE_DAY = dt.timedelta(days=1)
+
+
+def identifier(name: str, *, what: str) -> str:
+    """Returns the name of a dataset, table or column if it may stand in SQL between backticks.
+
+    Raises:
+        ValueError: it holds anything but ASCII letters, digits and underscores.
+    """
+    if not _IDENTIFIER.fullmatch(name):
+        raise ValueError(f"{what}: {name!r} is not letters, digits and underscores")
+    return name
+
+
+def column_path(path: str) -> str:
+    """A column or a field of a record, like `parser.Filename`, quoted for SQL.
+
+    Raises:
+        ValueError: a part of the path is not an identifier.
+    """
+    return ".".join(f"`{identifier(part, what=f'column {path}')}`" for part in path.split("."))
+
+
+def project_id(project: str) -> str:
+    """Returns the id of a Google Cloud project if it may stand in SQL between backticks.
+
+    Raises:
+        ValueError: it is not one.
+    """
+    if not _PROJECT.fullmatch(project):
+        raise ValueError(f"project: {project!r} is not the id of a Google Cloud project")
+    return project
+
+
+def quoted_table(project: str, table_id: str) -> str:
+    """`project.dataset.table` in backticks.
+
+    Raises:
+        ValueError: a part of it is not a valid name.
+    """
+    dataset, _, table = table_id.partition(".")
+    identifier(dataset, what="dataset")
+    identifier(table, what=f"table of {dataset}")
+    return f"`{project_id(project)}.{table_id}`"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Partition:
+    """One date of one table."""
+
+    dataset: str
+    table: str
+    date: dt.date
+
+    @property
+    def table_id(self) -> str:
+        """The table it belongs to, `dataset.table`."""
+        return f"{self.dataset}.{self.table}"
+
+    @property
+    def id(self) -> str:
+        """`dataset.table$YYYYMMDD`, the way BigQuery writes a partition."""
+        return f"{self.table_id}${self.date:%Y%m%d}"
+
+    def __str__(self) -> str:
+        return self.id
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceTables:
+    """The tables of one source: the datasets it goes through, and whose annotations are joined.
+
+    Attributes:
+        tmp: dataset of the tables that are loaded into.
+        raw: dataset of the finished tables.
+        joined: dataset of the annotated tables; empty: this source is not joined.
+        annotations: datatype whose table in `raw` is joined.
+    """
+
+    experiment: str
+    datatype: str
+    tmp: str
+    raw: str
+    joined: str = ""
+    annotations: str = "annotation2"
+
+    def __post_init__(self) -> None:
+        for what in ("datatype", "tmp", "raw"):
+            identifier(getattr(self, what), what=what)
+        if self.joined:
+            identifier(self.joined, what="joined")
+            identifier(self.annotations, what="annotations")
+
+    def tmp_partition(self, date: dt.date) -> Partition:
+        """The partition that is loaded into."""
+        return Partition(dataset=self.tmp, table=self.datatype, date=date)
+
+    def raw_partition(self, date: dt.date) -> Partition:
+        """The partition with the finished rows."""
+        return Partition(dataset=self.raw, table=self.datatype, date=date)
+
+    def joined_partition(self, date: dt.date) -> Partition:
+        """The partition with the annotated rows.
+
+        Raises:
+            ValueError: the source is not joined.
+        """
+        if not self.joined:
+            raise ValueError(f"{self.experiment}/{self.datatype} has no join dataset")
+        return Partition(dataset=self.joined, table=self.datatype, date=date)
+
+    def annotations_partition(self, date: dt.date) -> Partition:
+        """The partition with one date's annotations."""
+        return Partition(dataset=self.raw, table=self.annotations, date=date)
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobContext:
+    """Whose work it is. The same context again is the same work: BigQuery's jobs are found again.
+
+    Attributes:
+        run_id: the Dagster run.
+        attempt: 1, and one more for each retry that shall do its work anew.
+        date: the date of the partitions.
+    """
+
+    run_id: str
+    date: dt.date
+    attempt: int = 1
+
+    def job_id(self, step: str, partition: Partition) -> str:
+        """The id of the BigQuery job that does this step on this partition.
+
+        Letters, digits, `_` and `-`, at most 1,024 of them:
+        https://cloud.google.com/bigquery/docs/running-jobs#generate-jobid
+        """
+        run = re.sub(r"[^A-Za-z0-9_-]", "_", self.run_id)
+        if run != self.run_id:  # two runs must not become one
+            run += "_" + hashlib.sha256(self.run_id.encode()).hexdigest()[:8]
+        table = f"{partition.dataset}-{partition.table}-{partition.date:%Y%m%d}"
+        job_id = f"gardener-{step}-{table}-{run}-{self.attempt}"
+        if len(job_id) > _JOB_ID_MAXIMUM - 32:  # room for the suffixes of retries
+            digest = hashlib.sha256(job_id.encode()).hexdigest()
+            job_id = f"{job_id[: _JOB_ID_MAXIMUM - 32 - len(digest) - 1]}-{digest}"
+        return job_id
+
+
+def labels(tables: SourceTables, ctx: JobContext, operation: str) -> dict[str, str]:
+    """The labels of a BigQuery job: lower case, 63 characters at most.
+
+    https://cloud.google.com/bigquery/docs/labels-intro#requirements
+    """
+    values = {
+        "experiment": tables.experiment,
+        "datatype": tables.datatype,
+        "date": f"{ctx.date:%Y%m%d}",
+        "operation": operation,
+        "run": ctx.run_id,
+    }
+    return {
+        key: re.sub(r"[^a-z0-9_-]", "_", value.lower())[:_LABEL_MAXIMUM]
+        for key, value in values.items()
+    }
+
+
+def job_url(project: str, location: str, job_id: str) -> str:
+    """The page of a BigQuery job in the Google Cloud console."""
+    return (
+        f"https://console.cloud.google.com/bigquery?project={project}&j=bq:{location}:{job_id}"
+        "&page=queryresults"
+    )
+
+
+def table_url(project: str, table_id: str) -> str:
+    """The page of a table in the Google Cloud console."""
+    dataset, _, table = table_id.partition(".")
+    return f"https://console.cloud.google.com/bigquery?project={project}&p={project}&d={dataset}&t={table}&page=table"

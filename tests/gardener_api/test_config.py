@@ -1,0 +1,152 @@
+import datetime as dt
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from gardener_api.config import ConfigError, GardenerConfig, load_config, parse_duration
+
+PRODUCTION = Path(__file__).parent.parent / "fixtures" / "production.yml"
+
+Write = Callable[[str], Path]
+
+SOURCE = """
+- bucket: archive-measurement-lab
+  experiment: ndt
+  datatype: annotation2
+  target_datasets: {tmp: tmp_ndt, raw: raw_ndt}
+"""
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    def write(text: str) -> Path:
+        path = tmp_path / "gardener.yml"
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+def faults(path: Path) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        load_config(path)
+    assert str(path) in str(caught.value)
+    assert all(fault in str(caught.value) for fault in caught.value.faults)
+    return caught.value.faults
+
+
+def test_production_config_loads_with_every_key() -> None:
+    config = load_config(PRODUCTION)
+    assert config.start_date == dt.date(2015, 11, 19)
+    assert config.tracker.timeout == dt.timedelta(hours=5)
+    assert config.monitor.polling_interval == dt.timedelta(minutes=1)
+    assert len(config.sources) == 16
+    switch = config.source("utilization/switch")
+    assert switch.filter == r".*-switch\.(json|tgz)"
+    assert switch.joined_table is None
+    ndt7 = config.source("ndt/ndt7")
+    assert (ndt7.tmp_table, ndt7.raw_table, ndt7.joined_table) == (
+        "tmp_ndt.ndt7",
+        "raw_ndt.ndt7",
+        "ndt.ndt7",
+    )
+    assert ndt7.full_history
+    assert not ndt7.daily_only
+    assert config.source("ndt/pcap").daily_only
+
+
+def test_what_is_left_out_has_the_old_gardeners_defaults(write: Write) -> None:
+    config = load_config(
+        write(
+            "start_date: 2019-08-01T00:00:00Z\n"
+            "sources: [{bucket: archive-mlab, experiment: ndt, datatype: ndt7}]"
+        )
+    )
+    [source] = config.sources
+    assert config.start_date == dt.date(2019, 8, 1)
+    assert (source.target_datasets.tmp, source.target_datasets.raw) == ("tmp_ndt", "raw_ndt")
+    assert source.dedup_key == ("id",)
+    assert config.tracker.max_attempts == 3
+
+
+def test_tcpinfo_continuations_are_told_apart_by_default() -> None:
+    source = load_config(PRODUCTION).source("ndt/tcpinfo")
+    assert source.dedup_key == ("id", "parser.ArchiveURL", "parser.Filename")
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("5h", 18000), ("1m", 60), ("1h30m", 5400), ("2.5s", 2.5), ("100ms", 0.1), ("1h0m0s", 3600)],
+)
+def test_durations_are_written_as_in_go(text: str, seconds: float) -> None:
+    assert parse_duration(text).total_seconds() == seconds
+
+
+@pytest.mark.parametrize("text", ["", "5", "5 h", "h", "-5h", "0s", "5d", "five"])
+def test_a_bad_duration_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="expected a duration"):
+        parse_duration(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("start_date: 20x5-1\nsources:" + SOURCE, "start_date: '20x5-1': expected a date"),
+        ("sources:" + SOURCE, "start_date: missing"),
+        ("start_date: 2020-01-01\nsources: []", "sources: []: expected at least one source"),
+        ("start_date: 2020-01-01\ntracker: {timeout: soon}\nsources:" + SOURCE,
+         "tracker.timeout: 'soon': expected a duration"),
+        ("start_date: 2020-01-01\ntracker: {time_out: 5h}\nsources:" + SOURCE,
+         "tracker.time_out: '5h': unknown key: expected one of timeout, max_attempts"),
+        ("start_date: 2020-01-01\nsource: x\nsources:" + SOURCE, "source: 'x': unknown key"),
+        ("start_date: 2020-01-01\nsources:" + SOURCE + "  filter: '('",
+         "sources[0].filter: '(': expected a regular expression"),
+        ("start_date: 2020-01-01\nsources:" + SOURCE + "  daily_only: 'yes'",
+         "sources[0].daily_only: 'yes': expected a valid boolean"),
+        ("start_date: 2020-01-01\nsources:" + SOURCE + "  dedup_key: ['id; DROP']",
+         "sources[0].dedup_key[0]: 'id; DROP': expected a column"),
+        ("start_date: 2020-01-01\nsources:" + SOURCE + SOURCE,
+         "sources: 'ndt/annotation2' stands 2 times"),
+        ("start_date: 2020-01-01\nsources:" + SOURCE + SOURCE.replace("experiment: ndt", "experiment: wehe"),
+         "sources: table 'tmp_ndt.annotation2' is written by 2 sources"),
+        ("start_date: 2020-01-01\nsources:" + SOURCE.replace("raw: raw_ndt", "raw: tmp_ndt"),
+         "table 'tmp_ndt.annotation2' stands for two of tmp, raw and join"),
+        ("start_date: 2020-01-01\nsources: [{bucket: abc, experiment: e, datatype: d, target_datasets: {join: j}}]",
+         "sources[0].annotations: 'annotation2': expected a datatype that 'e' has a source of"),
+        ("start_date: 2020-01-01\nstart_date: 2020-01-02\nsources:" + SOURCE,
+         "key 'start_date' stands twice"),
+        ("start_date: [", "is not YAML"),
+        ("- a", "expected a mapping with start_date and sources"),
+    ],
+)  # fmt: skip
+def test_d17_an_unknown_key_or_a_bad_value_is_an_error_that_names_it(
+    write: Write, text: str, fault: str
+) -> None:
+    assert any(fault in said for said in faults(write(text))), faults(write(text))
+
+
+def test_d17_all_faults_of_a_file_are_told_at_once(write: Write) -> None:
+    told = faults(
+        write(
+            "start_date: soon\ntracker: {timeout: 1, foo: 2}\n"
+            "sources: [{bucket: '', experiment: NDT, datatype: ndt7, filter: '['}]"
+        )
+    )
+    keys = {fault.split(":")[0] for fault in told}
+    assert keys == {
+        "start_date", "tracker.timeout", "tracker.foo", "sources[0].bucket",
+        "sources[0].experiment", "sources[0].filter",
+        # What the experiment's name would have given.
+        "sources[0].target_datasets.tmp", "sources[0].target_datasets.raw",
+    }  # fmt: skip
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    assert "cannot be read" in faults(tmp_path / "none.yml")[0]
+
+
+def test_an_unknown_source_is_named() -> None:
+    config: GardenerConfig = load_config(PRODUCTION)
+    with pytest.raises(KeyError, match="ndt/nothing"):
+        config.source("ndt/nothing")

@@ -1,0 +1,346 @@
+"""BigQuery and Cloud Storage to test against, and faults between the client and the server.
+
+Servers of this machine, or Google's with `pytest -m live` and GARDENER_LIVE_PROJECT set.
+"""
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from google.auth.credentials import AnonymousCredentials
+from google.cloud import bigquery
+from google.cloud.storage import Client as StorageClient
+from requests.adapters import HTTPAdapter
+
+
+class Crash(Exception):
+    """The process would have died here: nothing may catch this."""
+
+
+@dataclass
+class Fault:
+    """What happens to some requests.
+
+    Attributes:
+        method: HTTP method.
+        path: regular expression searched in the URL's path.
+        act: gets the request and a function that sends it.
+        times: how many requests it happens to.
+        job: regular expression searched in the id of the job that is inserted.
+    """
+
+    method: str
+    path: str
+    act: Callable[[requests.PreparedRequest, Callable[[], requests.Response]], requests.Response]
+    times: int = 1
+    job: str = ""
+
+    def takes(self, request: requests.PreparedRequest) -> bool:
+        return bool(
+            self.times > 0
+            and request.method == self.method
+            and re.search(self.path, str(request.path_url).split("?")[0])
+            and (not self.job or re.search(self.job, inserted_job_id(request)))
+        )
+
+
+def inserted_job_id(request: requests.PreparedRequest) -> str:
+    if request.method != "POST" or not request.body or "/jobs" not in str(request.path_url):
+        return ""
+    return str(json.loads(request.body).get("jobReference", {}).get("jobId", ""))
+
+
+def respond(request: requests.PreparedRequest, status: int, body: Any) -> requests.Response:
+    response = requests.Response()
+    response.status_code, response.request, response.url = status, request, str(request.url)
+    response.headers["Content-Type"] = "application/json"
+    response._content = json.dumps(body).encode()
+    return response
+
+
+def refuse(
+    request: requests.PreparedRequest, status: int, reason: str, message: str
+) -> requests.Response:
+    error = {"code": status, "message": message, "errors": [{"reason": reason, "message": message}]}
+    return respond(request, status, {"error": error})
+
+
+@dataclass
+class Faults:
+    """Faults between the client and the server; the server's part of a request really happens."""
+
+    pending: list[Fault] = field(default_factory=list)
+    seen: list[requests.PreparedRequest] = field(default_factory=list)
+    emulated_jobs: dict[str, Any] = field(default_factory=dict)
+
+    def job_ids(self, pattern: str = "") -> list[str]:
+        """Ids of the jobs that the client wanted to insert, in order."""
+        ids = [inserted_job_id(request) for request in self.seen]
+        return [job_id for job_id in ids if job_id and re.search(pattern, job_id)]
+
+    def answer(
+        self, method: str, path: str, status: int, reason: str, times: int = 1, message: str = "no"
+    ) -> None:
+        """The server refuses without doing anything."""
+        error = {
+            "code": status,
+            "message": message,
+            "errors": [{"reason": reason, "message": message}],
+        }
+        self.pending.append(
+            Fault(method, path, lambda r, send: respond(r, status, {"error": error}), times)
+        )
+
+    def cut(
+        self, method: str, path: str, *, before: bool = False, times: int = 1, job: str = ""
+    ) -> None:
+        """The connection is cut, after the server has done its work or before it got any."""
+
+        def act(
+            request: requests.PreparedRequest, send: Callable[[], requests.Response]
+        ) -> requests.Response:
+            if not before:
+                send()
+            raise requests.exceptions.ConnectionError("connection reset by peer")
+
+        self.pending.append(Fault(method, path, act, times, job))
+
+    def fail_job(self, job: str, reason: str, message: str = "it failed", times: int = 1) -> None:
+        """The job is accepted and then fails, without having done anything."""
+
+        def act(
+            request: requests.PreparedRequest, send: Callable[[], requests.Response]
+        ) -> requests.Response:
+            del send
+            resource = json.loads(request.body or "{}")
+            error = {"reason": reason, "message": message}
+            resource["status"] = {"state": "DONE", "errorResult": error, "errors": [error]}
+            resource["statistics"] = {}
+            self.emulated_jobs[inserted_job_id(request)] = resource
+            return respond(request, 200, resource)
+
+        self.pending.append(Fault("POST", "/jobs$", act, times, job))
+
+    def hang_job(self, job: str) -> None:
+        """The job is accepted and never ends."""
+
+        def act(
+            request: requests.PreparedRequest, send: Callable[[], requests.Response]
+        ) -> requests.Response:
+            del send
+            resource = json.loads(request.body or "{}")
+            resource |= {"status": {"state": "RUNNING"}, "statistics": {}}
+            self.emulated_jobs[inserted_job_id(request)] = resource
+            return respond(request, 200, resource)
+
+        self.pending.append(Fault("POST", "/jobs$", act, job=job))
+
+    def crash(self, number: int, *, after: bool) -> None:
+        """The process dies at the request of this number from now on, before or after it."""
+
+        def act(
+            request: requests.PreparedRequest, send: Callable[[], requests.Response]
+        ) -> requests.Response:
+            nonlocal number
+            number -= 1
+            if number >= 0:
+                return send()
+            fault.times = 0
+            if after:
+                send()
+            raise Crash
+
+        fault = Fault("", "", act, times=10**9)
+        fault.takes = lambda request: fault.times > 0  # type: ignore[method-assign]
+        self.pending.append(fault)
+
+
+class FaultyAdapter(HTTPAdapter):
+    """Puts faults between the client and the server."""
+
+    def __init__(self, faults: Faults) -> None:
+        super().__init__(pool_maxsize=20)
+        self.faults = faults
+
+    def send(
+        self, request: requests.PreparedRequest, *args: Any, **kwargs: Any
+    ) -> requests.Response:
+        self.faults.seen.append(request)
+        emulated = self._emulated_job(request)
+        if emulated is not None:
+            return emulated
+        for fault in self.faults.pending:
+            if fault.takes(request):
+                fault.times -= 1
+                return fault.act(
+                    request, lambda: super(FaultyAdapter, self).send(request, *args, **kwargs)
+                )
+        return super().send(request, *args, **kwargs)
+
+    def _emulated_job(self, request: requests.PreparedRequest) -> requests.Response | None:
+        jobs = self.faults.emulated_jobs
+        if inserted_job_id(request) in jobs:
+            error = {
+                "code": 409,
+                "message": "Already Exists: Job",
+                "errors": [{"reason": "duplicate"}],
+            }
+            return respond(request, 409, {"error": error})
+        path = str(request.path_url).split("?")[0]
+        name = path.removesuffix("/cancel").rsplit("/", 1)[-1]
+        if name not in jobs:
+            return None
+        body = {"job": jobs[name]} if path.endswith("/cancel") else jobs[name]
+        return respond(request, 200, body)
+
+
+Clients = tuple[bigquery.Client, bigquery.Client, StorageClient]
+
+
+@dataclass(frozen=True)
+class Endpoints:
+    """Where BigQuery and Cloud Storage are; empty: Google's."""
+
+    project: str
+    bigquery: str = ""
+    storage: str = ""
+
+
+def port_of(url: str) -> str:
+    return url.rsplit(":", 1)[1]
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def start(command: list[str], url: str, log: Path, **environment: str) -> subprocess.Popen[bytes]:
+    """Starts a server and waits until it answers."""
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", *command],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=os.environ | environment,
+        )
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            requests.get(url, timeout=5)
+        except requests.exceptions.ConnectionError:
+            time.sleep(0.05)
+        else:
+            return process
+    process.kill()
+    process.wait()
+    raise RuntimeError(f"{command} does not answer: {log.read_text()[-2000:]}")
+
+
+@pytest.fixture(scope="session")
+def local_endpoints(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoints]:
+    """The local BigQuery and the Cloud Storage emulator, as processes."""
+    home = tmp_path_factory.mktemp("bigquery")
+    store, warehouse = (f"http://127.0.0.1:{free_port()}" for _ in range(2))
+    processes = []
+    try:
+        processes.append(
+            start(
+                [
+                    "gcp_storage_emulator",
+                    "start",
+                    f"--port={store.rsplit(':', 1)[1]}",
+                    "--in-memory",
+                ],
+                store,
+                home / "storage.log",
+            )
+        )
+        processes.append(
+            start(
+                [
+                    "gardener_dagster.local.bigquery",
+                    f"--port={port_of(warehouse)}",
+                    f"--data={home / 'data'}",
+                ],
+                warehouse,
+                home / "bigquery.log",
+                STORAGE_EMULATOR_HOST=store,
+            )
+        )
+        yield Endpoints(project="gardener-test", bigquery=warehouse, storage=store)
+    finally:
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.wait(timeout=20)
+
+
+@pytest.fixture(scope="session", params=["local", pytest.param("live", marks=pytest.mark.live)])
+def endpoints(request: pytest.FixtureRequest) -> Endpoints:
+    if request.param == "local":
+        found: Endpoints = request.getfixturevalue("local_endpoints")
+        return found
+    project = os.environ.get("GARDENER_LIVE_PROJECT")
+    if not project:
+        pytest.fail("GARDENER_LIVE_PROJECT is not set: the live tests need a Google Cloud project")
+    return Endpoints(project=project)
+
+
+def bigquery_client(endpoints: Endpoints) -> bigquery.Client:
+    if not endpoints.bigquery:
+        return bigquery.Client(project=endpoints.project)
+    return bigquery.Client(
+        project=endpoints.project,
+        credentials=AnonymousCredentials(),  # type: ignore[no-untyped-call]
+        client_options={"api_endpoint": endpoints.bigquery},
+    )
+
+
+def storage_client(endpoints: Endpoints) -> StorageClient:
+    if not endpoints.storage:
+        return StorageClient(project=endpoints.project)
+    return StorageClient(
+        project=endpoints.project,
+        credentials=AnonymousCredentials(),  # type: ignore[no-untyped-call]
+        client_options={"api_endpoint": endpoints.storage},
+    )
+
+
+@pytest.fixture(scope="session")
+def clients(
+    endpoints: Endpoints,
+) -> Iterator[tuple[bigquery.Client, bigquery.Client, StorageClient]]:
+    looking, faulty, store = (
+        bigquery_client(endpoints),
+        bigquery_client(endpoints),
+        storage_client(endpoints),
+    )
+    yield looking, faulty, store
+    for client in (looking, faulty, store):
+        client.close()
+
+
+@pytest.fixture
+def faults(clients: Clients) -> Faults:
+    """Faults that the warehouse's client meets."""
+    found = Faults()
+    for scheme in ("http://", "https://"):
+        clients[1]._http.mount(scheme, FaultyAdapter(found))
+    return found
+
+
+@pytest.fixture(scope="session")
+def crash() -> type[Crash]:
+    return Crash

@@ -20,7 +20,7 @@ from gardener_api import jobs as moves
 from gardener_api import schema
 from gardener_api.calls import Call, Next, NoJob, Refusal, Terms
 from gardener_api.database import open_engine, upsert, writing
-from gardener_api.jobs import Ask, Change, Job, JobKey, JobState
+from gardener_api.jobs import PARSING_STATES, Ask, Change, Job, JobKey, JobState
 from gardener_api.queries import JobQueries, select_next
 from gardener_api.rows import (
     chunks,
@@ -114,7 +114,7 @@ class JobStore(JobQueries):
         """
         r = schema.requests.c
         mine = select(r.job).where(r.requester == requester, r.withdrawn.is_(None))
-        queued = select_jobs().where(schema.IS_QUEUED, _c.number.in_(mine))
+        queued = select_jobs().where(_c.state == JobState.QUEUED, _c.number.in_(mine))
         with self._writer.begin() as connection:
             jobs = locked(connection, queued)
             connection.execute(
@@ -171,7 +171,7 @@ class JobStore(JobQueries):
         Returns:
             The jobs as they are then.
         """
-        overdue = select_jobs().where(schema.IS_HELD, _c.lease_expires <= now)
+        overdue = select_jobs().where(_c.state.in_(sorted(PARSING_STATES)), _c.lease_expires <= now)
         if not self._all(overdue.limit(1)):
             return []  # nearly always: so the sweep takes no write lock
         with self._writer.begin() as connection:

@@ -6,7 +6,7 @@ the status page and the metrics) and into Dagster (for people). What an operatio
 """
 
 import datetime as dt
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -113,7 +113,7 @@ class TableStep:
     def metadata(self, table_id: str, *results: Result) -> dict[str, Any]:
         """What all tables' materializations say."""
         slots = sum(r.slot_seconds for r in results)
-        return {
+        common: dict[str, Any] = {
             "table": dg.MetadataValue.url(self._warehouse.table_url(table_id)),
             "seconds waiting": round(sum(r.waiting_seconds for r in results), 2),
             "seconds running": round(sum(r.running_seconds for r in results), 2),
@@ -122,7 +122,8 @@ class TableStep:
             "BigQuery jobs": dg.MetadataValue.md(
                 "\n".join(f"- [{j.id}]({j.url})" for r in results for j in r.bq_jobs) or "none"
             ),
-        } | _sql_metadata(results)
+        }
+        return common | _sql_metadata(results)
 
 
 def _tmp_asset(source: Source, partitions: dg.PartitionsDefinition[str]) -> Step:
@@ -318,7 +319,7 @@ def _named(names: tuple[str, ...], most: int = 20) -> str:
     return "\n".join([str(len(names)), *names[:most]]) + more
 
 
-def _sql_metadata(results: tuple[Result, ...]) -> Mapping[str, Any]:
+def _sql_metadata(results: tuple[Result, ...]) -> dict[str, Any]:
     return {
         f"SQL of {r.operation}": dg.MetadataValue.md(f"```sql\n{r.sql}\n```")
         for r in results

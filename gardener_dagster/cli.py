@@ -12,7 +12,7 @@ from gardener_api.config import ConfigError, GardenerConfig, load_config
 ONE_DAY = dt.timedelta(days=1)
 
 
-class Dates(click.ParamType):
+class Dates(click.ParamType[tuple[dt.date, dt.date]]):
     """``A:B``, both included, or one date."""
 
     name = "A:B"
@@ -71,6 +71,7 @@ def api(
 ) -> None:
     """Run the sidecar: the jobs API for parsers, the status page, the metrics."""
     from gardener_api.app import serve
+
     from gardener_api.store import StoreError
 
     home = os.environ.get("DAGSTER_HOME", ".")

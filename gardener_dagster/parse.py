@@ -57,16 +57,15 @@ def build_parse(
         job_store: dg.ResourceParam[JobStore],
         gcs: GCSResource,
     ) -> Iterator[Event]:
-        """Asks for the jobs of the selected sources and dates, waits, and reports each as it ends."""
+        """Asks for the jobs of the selected sources and dates; reports each as it ends."""
         selected = [s for k, s in sources.items() if k in context.selected_asset_keys]
         request = _Request.of(context, config)
         client = gcs.client
         waiting = Waiting(context, job_store, request)
         try:
-            # In date order, so that the earliest are parsed while the later ones are still listed.
-            days = [
-                (s, job_key(s, date_of(key))) for key in context.partition_keys for s in selected
-            ]
+            # In date order: the earliest are parsed while the later ones are still listed.
+            dates = map(date_of, context.partition_keys)
+            days = [(source, job_key(source, date)) for date in dates for source in selected]
             with ThreadPoolExecutor(LISTINGS_AT_ONCE, thread_name_prefix="list") as pool:
                 for batch in _batches(days, size=4 * LISTINGS_AT_ONCE):
                     listings = pool.map(lambda day: _list(client, *day), batch)
@@ -169,7 +168,7 @@ class Waiting:
             self._context.log.info(f"{job.id}: {job.state}, {job.archives} archives")
 
     def report(self) -> Iterator[Event]:
-        """Yields a materialization for each job whose parse is done; remembers those that failed."""
+        """Yields a materialization for each job that is parsed; remembers the failed."""
         done = [j for j in self._store.unreported(self._request.requester) if j.number in self.jobs]
         for job in done:
             if job.state is JobState.WITHDRAWN or job.parsed is None:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 from gardener_api.config import GardenerConfig, Source
 from gardener_api.jobs import Job, JobKey, JobState, Parsed
-
 from gardener_api.tables import DueJoin
 
 BEFORE_RAW = frozenset(

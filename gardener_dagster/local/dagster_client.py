@@ -76,7 +76,7 @@ class DagsterClient:
         return str(answer["backfillId"])
 
     def backfill_status(self, backfill_id: str) -> str:
-        """Dagster's word for how the backfill is doing, like ``REQUESTED``, ``COMPLETED_SUCCESS``."""
+        """Dagster's word for it, like ``REQUESTED`` or ``COMPLETED_SUCCESS``."""
         answer = self._ask(_BACKFILL, {"id": backfill_id}, "partitionBackfillOrError")
         return str(answer["status"])
 

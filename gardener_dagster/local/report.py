@@ -1,4 +1,4 @@
-"""What the demo shows in the terminal: progress while it runs, the table and the faults at the end."""
+"""What the demo shows in the terminal: progress, and at the end the table and the faults."""
 
 import datetime as dt
 from collections.abc import Iterable, Mapping, Sequence
@@ -73,7 +73,7 @@ def _share(counts: Counts) -> str:
 
 
 def faults(landed: Iterable[Landed], expected: Mapping[tuple[str, dt.date], Counts]) -> list[str]:
-    """What is not as it must be: jobs that are not complete, numbers that are not those expected."""
+    """What is not as it must be: jobs that are not complete, and wrong numbers."""
     lines = []
     for row in landed:
         date = row.job.key.date

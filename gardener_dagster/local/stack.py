@@ -165,8 +165,8 @@ def build_parts(settings: StackSettings) -> Processes:
         part(
             "code server",
             [
-                str(programs / "dagster"), "api", "grpc", "-m", "gardener_dagster.definitions", "-h", host,
-                "-p", str(ports["code"]), "--location-name", "gardener",
+                str(programs / "dagster"), "api", "grpc", "-m", "gardener_dagster.definitions",
+                "-h", host, "-p", str(ports["code"]), "--location-name", "gardener",
             ],
             f"tcp://{host}:{ports['code']}",
         ),

@@ -1,5 +1,5 @@
 -- One row for each key: the newest, whatever the ties. Rows without a key are kept.
--- The last term of the order tells any two rows apart that are not the same in every column.
+-- NULL sorts last in descending order; the last term tells apart all rows that differ in anything.
 SELECT t.*
 FROM {table} AS t
 WHERE t.date = @date
@@ -8,8 +8,8 @@ QUALIFY
   OR ROW_NUMBER() OVER (
     PARTITION BY {key}
     ORDER BY
-      t.parser.Time DESC NULLS LAST,
-      t.parser.ArchiveURL DESC NULLS LAST,
-      t.parser.Filename DESC NULLS LAST,
+      t.parser.Time DESC,
+      t.parser.ArchiveURL DESC,
+      t.parser.Filename DESC,
       MD5(TO_JSON_STRING(t))
   ) = 1

@@ -10,9 +10,9 @@ WITH annotation AS (
       PARTITION BY t.id
       ORDER BY
         t.date DESC,
-        t.parser.Time DESC NULLS LAST,
-        t.parser.ArchiveURL DESC NULLS LAST,
-        t.parser.Filename DESC NULLS LAST,
+        t.parser.Time DESC,
+        t.parser.ArchiveURL DESC,
+        t.parser.Filename DESC,
         MD5(TO_JSON_STRING(t))
     ) = 1
 )

@@ -27,31 +27,42 @@ class Crash(Exception):
     """The process would have died here: nothing may catch this."""
 
 
+Send = Callable[[], requests.Response]
+
+
 @dataclass
 class Fault:
     """What happens to some requests.
 
     Attributes:
-        method: HTTP method.
-        path: regular expression searched in the URL's path.
         act: gets the request and a function that sends it.
-        times: how many requests it happens to.
+        method: HTTP method; empty: any.
+        path: regular expression searched in the URL's path.
         job: regular expression searched in the id of the job that is inserted.
+        skip: how many of such requests are left alone first.
+        times: how many requests it happens to then.
     """
 
-    method: str
-    path: str
-    act: Callable[[requests.PreparedRequest, Callable[[], requests.Response]], requests.Response]
-    times: int = 1
+    act: Callable[[requests.PreparedRequest, Send], requests.Response]
+    method: str = ""
+    path: str = ""
     job: str = ""
+    skip: int = 0
+    times: int = 1
 
     def takes(self, request: requests.PreparedRequest) -> bool:
-        return bool(
-            self.times > 0
-            and request.method == self.method
-            and re.search(self.path, str(request.path_url).split("?")[0])
-            and (not self.job or re.search(self.job, inserted_job_id(request)))
-        )
+        """Whether it happens to this request; counts it."""
+        if (
+            (self.method and request.method != self.method)
+            or not re.search(self.path, str(request.path_url).split("?")[0])
+            or not (not self.job or re.search(self.job, inserted_job_id(request)))
+        ):
+            return False
+        if self.skip:
+            self.skip -= 1
+            return False
+        self.times -= 1
+        return self.times >= 0
 
 
 def inserted_job_id(request: requests.PreparedRequest) -> str:
@@ -88,81 +99,69 @@ class Faults:
         ids = [inserted_job_id(request) for request in self.seen]
         return [job_id for job_id in ids if job_id and re.search(pattern, job_id)]
 
-    def answer(
-        self, method: str, path: str, status: int, reason: str, times: int = 1, message: str = "no"
+    def refuse(
+        self,
+        status: int,
+        reason: str,
+        *,
+        method: str = "",
+        path: str = "",
+        skip: int = 0,
+        times: int = 1,
+        message: str = "no",
     ) -> None:
         """The server refuses without doing anything."""
-        error = {
-            "code": status,
-            "message": message,
-            "errors": [{"reason": reason, "message": message}],
-        }
         self.pending.append(
-            Fault(method, path, lambda r, send: respond(r, status, {"error": error}), times)
+            Fault(
+                lambda request, _: refuse(request, status, reason, message),
+                method=method,
+                path=path,
+                skip=skip,
+                times=times,
+            )
         )
 
     def cut(
-        self, method: str, path: str, *, before: bool = False, times: int = 1, job: str = ""
+        self, *, method: str, path: str, before: bool = False, times: int = 1, job: str = ""
     ) -> None:
         """The connection is cut, after the server has done its work or before it got any."""
 
-        def act(
-            request: requests.PreparedRequest, send: Callable[[], requests.Response]
-        ) -> requests.Response:
+        def act(request: requests.PreparedRequest, send: Send) -> requests.Response:
             if not before:
                 send()
             raise requests.exceptions.ConnectionError("connection reset by peer")
 
-        self.pending.append(Fault(method, path, act, times, job))
+        self.pending.append(Fault(act, method=method, path=path, times=times, job=job))
 
-    def fail_job(self, job: str, reason: str, message: str = "it failed", times: int = 1) -> None:
+    def fail_job(
+        self, job: str, reason: str, message: str = "it failed", *, times: int = 1
+    ) -> None:
         """The job is accepted and then fails, without having done anything."""
-
-        def act(
-            request: requests.PreparedRequest, send: Callable[[], requests.Response]
-        ) -> requests.Response:
-            del send
-            resource = json.loads(request.body or "{}")
-            error = {"reason": reason, "message": message}
-            resource["status"] = {"state": "DONE", "errorResult": error, "errors": [error]}
-            resource["statistics"] = {}
-            self.emulated_jobs[inserted_job_id(request)] = resource
-            return respond(request, 200, resource)
-
-        self.pending.append(Fault("POST", "/jobs$", act, times, job))
+        error = {"reason": reason, "message": message}
+        status = {"state": "DONE", "errorResult": error, "errors": [error]}
+        self._emulate_job(job, status, times)
 
     def hang_job(self, job: str) -> None:
         """The job is accepted and never ends."""
+        self._emulate_job(job, {"state": "RUNNING"}, 1)
 
-        def act(
-            request: requests.PreparedRequest, send: Callable[[], requests.Response]
-        ) -> requests.Response:
-            del send
-            resource = json.loads(request.body or "{}")
-            resource |= {"status": {"state": "RUNNING"}, "statistics": {}}
+    def _emulate_job(self, job: str, status: dict[str, Any], times: int) -> None:
+        def act(request: requests.PreparedRequest, _: Send) -> requests.Response:
+            resource = json.loads(request.body or "{}") | {"status": status, "statistics": {}}
             self.emulated_jobs[inserted_job_id(request)] = resource
             return respond(request, 200, resource)
 
-        self.pending.append(Fault("POST", "/jobs$", act, job=job))
+        self.pending.append(Fault(act, method="POST", path="/jobs$", times=times, job=job))
 
-    def crash(self, number: int, *, after: bool) -> None:
-        """The process dies at the request of this number from now on, before or after it."""
+    def crash(self, *, skip: int, after: bool) -> None:
+        """The process dies at the request after so many more, before or after it takes effect."""
 
-        def act(
-            request: requests.PreparedRequest, send: Callable[[], requests.Response]
-        ) -> requests.Response:
-            nonlocal number
-            number -= 1
-            if number >= 0:
-                return send()
-            fault.times = 0
+        def act(_: requests.PreparedRequest, send: Send) -> requests.Response:
             if after:
                 send()
             raise Crash
 
-        fault = Fault("", "", act, times=10**9)
-        fault.takes = lambda request: fault.times > 0  # type: ignore[method-assign]
-        self.pending.append(fault)
+        self.pending.append(Fault(act, skip=skip))
 
 
 class FaultyAdapter(HTTPAdapter):
@@ -181,7 +180,6 @@ class FaultyAdapter(HTTPAdapter):
             return emulated
         for fault in self.faults.pending:
             if fault.takes(request):
-                fault.times -= 1
                 return fault.act(
                     request, lambda: super(FaultyAdapter, self).send(request, *args, **kwargs)
                 )

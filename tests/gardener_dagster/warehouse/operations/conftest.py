@@ -3,7 +3,7 @@
 import datetime as dt
 import json
 import uuid
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +38,12 @@ class Lab:
     storage: StorageClient
     faults: "Faults"
     token: str
+
+    impatient = Settings(
+        priority="INTERACTIVE",
+        retry=RetryPolicy(initial=0.01, maximum=0.02, timeout=0.3, request=30.0),
+    )
+    """Retries that end soon."""
 
     @property
     def output(self) -> str:
@@ -101,6 +107,12 @@ class Lab:
             archives=[f"{prefix}{name}.tgz" for name in (*archives, *stale)],
             parse_started=now,
         )
+
+    def wipe(self, *, datatype: str = "ndt7", date: dt.date = DATE) -> None:
+        """Removes a date's objects."""
+        prefix = f"archives/ndt/{datatype}/{date:%Y/%m/%d}/"
+        for blob in list(self.storage.list_blobs(self.output, prefix=prefix)):
+            blob.delete()
 
     @staticmethod
     def object_name(name: str, *, datatype: str = "ndt7", date: dt.date = DATE) -> str:
@@ -189,13 +201,21 @@ def tcpinfo_row(
     }
 
 
-def annotation_row(id: str | None, site: str, *, date: dt.date = DATE, second: int = 0) -> Row:
+def annotation_row(
+    id: str | None,
+    site: str,
+    *,
+    date: dt.date = DATE,
+    second: int = 0,
+    archive: str = "n",
+    filename: str = "f.json",
+) -> Row:
     """A row of annotation2."""
     return {
         "id": id,
         "server": {"Site": site, "Machine": "mlab1", "Geo": {"City": "Lga"}},
         "client": {"Network": {"ASNumber": 64512, "Systems": [{"ASNs": [64512]}]}},
-        "parser": parser(date, second, "n", "f.json"),
+        "parser": parser(date, second, archive, filename),
         "date": date.isoformat(),
     }
 
@@ -227,20 +247,28 @@ def rows() -> Any:
 
 
 @pytest.fixture
-def lab(clients: "Clients", faults: "Faults") -> Iterator[Lab]:
+def labs(clients: "Clients", faults: "Faults") -> Iterator[Callable[[], Lab]]:
+    """Makes laboratories, and removes all that is in them."""
     looking, faulty, store = clients
-    lab = Lab(
-        client=looking,
-        faulty=faulty,
-        storage=store,
-        faults=faults,
-        token=uuid.uuid4().hex[:10],
-    )
-    bucket = store.create_bucket(lab.output)
-    yield lab
-    tables = lab.tables()
-    for dataset in (tables.tmp, tables.raw, tables.joined):
-        looking.delete_dataset(dataset, delete_contents=True, not_found_ok=True)
-    for blob in list(store.list_blobs(lab.output)):
-        blob.delete()
-    bucket.delete()
+    made: list[Lab] = []
+
+    def make() -> Lab:
+        token = uuid.uuid4().hex[:10]
+        lab = Lab(client=looking, faulty=faulty, storage=store, faults=faults, token=token)
+        store.create_bucket(lab.output)
+        made.append(lab)
+        return lab
+
+    yield make
+    for lab in made:
+        tables = lab.tables()
+        for dataset in (tables.tmp, tables.raw, tables.joined):
+            looking.delete_dataset(dataset, delete_contents=True, not_found_ok=True)
+        for blob in list(store.list_blobs(lab.output)):
+            blob.delete()
+        store.bucket(lab.output).delete()
+
+
+@pytest.fixture
+def lab(labs: Callable[[], Lab]) -> Lab:
+    return labs()

@@ -8,17 +8,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from google.cloud import bigquery
 
-from gardener_dagster.warehouse.engine import RetryPolicy, Settings
+from gardener_dagster.warehouse.engine import Settings
 from gardener_dagster.warehouse.errors import BigQueryFailure, RetriesExhausted, TimedOut
 
 if TYPE_CHECKING:
     from tests.gardener_dagster.warehouse.operations.conftest import Lab
 
 DATE = dt.date(2024, 3, 1)
-IMPATIENT = Settings(
-    priority="INTERACTIVE",
-    retry=RetryPolicy(initial=0.01, maximum=0.02, timeout=0.3, request=10.0),
-)
 
 
 @pytest.mark.parametrize(
@@ -27,8 +23,8 @@ IMPATIENT = Settings(
 )
 def test_d13_a_refused_call_is_tried_again(lab: "Lab", rows: Any, status: int, reason: str) -> None:
     source = lab.source({"a": [rows.ndt7("x")]})
-    lab.faults.answer("GET", r"/tables/", status, reason, times=2)
-    lab.faults.answer("POST", r"/jobs$", status, reason, times=2)
+    lab.faults.refuse(status, reason, method="GET", path=r"/tables/", times=2)
+    lab.faults.refuse(status, reason, method="POST", path=r"/jobs$", times=2)
     assert lab.warehouse().load(lab.tables(), source, lab.context()).rows == 1
 
 
@@ -60,7 +56,7 @@ def test_d13_retries_end_and_the_last_error_is_told(lab: "Lab", rows: Any) -> No
     source = lab.source({"a": [rows.ndt7("x")]})
     lab.faults.fail_job("gardener-load", "rateLimitExceeded", "too many updates", times=10**6)
     with pytest.raises(RetriesExhausted) as caught:
-        lab.warehouse(settings=IMPATIENT).load(lab.tables(), source, lab.context())
+        lab.warehouse(settings=lab.impatient).load(lab.tables(), source, lab.context())
     first = str(caught.value).splitlines()[0]
     for part in ("still failing", "too many updates", "[rateLimitExceeded]", "console.cloud"):
         assert part in first
@@ -68,9 +64,9 @@ def test_d13_retries_end_and_the_last_error_is_told(lab: "Lab", rows: Any) -> No
 
 def test_d13_a_refused_call_is_not_tried_for_ever(lab: "Lab", rows: Any) -> None:
     source = lab.source({"a": [rows.ndt7("x")]})
-    lab.faults.answer("POST", r"/jobs$", 503, "backendError", times=10**6, message="down")
+    lab.faults.refuse(503, "backendError", path=r"/jobs$", times=10**6, message="down")
     with pytest.raises(RetriesExhausted, match=r"still failing after 0.3 s: down"):
-        lab.warehouse(settings=IMPATIENT).load(lab.tables(), source, lab.context())
+        lab.warehouse(settings=lab.impatient).load(lab.tables(), source, lab.context())
 
 
 def test_d13_a_permanent_failure_is_not_tried_again(lab: "Lab", rows: Any) -> None:
@@ -85,7 +81,7 @@ def test_d13_a_permanent_failure_is_not_tried_again(lab: "Lab", rows: Any) -> No
 
 def test_d13_a_permanent_refusal_is_not_tried_again(lab: "Lab", rows: Any) -> None:
     source = lab.source({"a": [rows.ndt7("x")]})
-    lab.faults.answer("POST", r"/jobs$", 403, "accessDenied", message="no access to p")
+    lab.faults.refuse(403, "accessDenied", path=r"/jobs$", message="no access to p")
     with pytest.raises(BigQueryFailure, match=r"no access to p"):
         lab.warehouse().load(lab.tables(), source, lab.context())
     assert len(lab.faults.job_ids()) == 1
@@ -96,7 +92,7 @@ def test_a_connection_that_is_cut_before_the_server_heard_is_made_again(
 ) -> None:
     source = lab.source({"a": [rows.ndt7("x")]})
     for method in ("GET", "POST"):
-        lab.faults.cut(method, r"/projects/", before=True, times=2)
+        lab.faults.cut(method=method, path=r"/projects/", before=True, times=2)
     assert lab.warehouse().load(lab.tables(), source, lab.context()).rows == 1
 
 
@@ -104,7 +100,7 @@ def test_a_connection_that_is_cut_after_the_job_was_accepted_finds_the_job(
     lab: "Lab", rows: Any
 ) -> None:
     source = lab.source({"a": [rows.ndt7("x")]})
-    lab.faults.cut("POST", r"/jobs$", job="gardener-load")
+    lab.faults.cut(method="POST", path=r"/jobs$", job="gardener-load")
     result = lab.warehouse().load(lab.tables(), source, lab.context())
     assert result.rows == 1
     assert len(set(lab.faults.job_ids())) == 1

@@ -1,0 +1,246 @@
+"""The sidecar: its applications, put together and run in one process.
+
+What it serves is in ``routes``, ``status`` and ``metrics``; here is who owns the store, the writer
+and the sweep of leases, and in which order they begin and end.
+"""
+
+import asyncio
+import contextlib
+import datetime as dt
+import logging
+import resource
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import uvicorn
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.applications import Starlette
+
+from gardener_api.commits import Clock, GroupCommit
+from gardener_api.config import GardenerConfig
+from gardener_api.metrics import create_metrics_app
+from gardener_api.routes import health_routes, job_routes
+from gardener_api.status import create_status_app
+from gardener_api.store import JobStore
+
+log = logging.getLogger(__name__)
+
+_SWEEPS_PER_LEASE = 20
+_SWEEP_SECONDS = (0.05, 30.0)  # at least and at most between two
+_FILES = 65_536
+_KEEP_ALIVE_SECONDS = 75  # longer than parsers pause between calls, so that they find it open
+
+
+def utc_now() -> dt.datetime:
+    """The time."""
+    return dt.datetime.now(dt.UTC)
+
+
+def create_app(store: JobStore, commits: GroupCommit, *, token: str | None = None) -> Starlette:
+    """The application of the jobs port.
+
+    Args:
+        store: For ``/ready``.
+        commits: Does the calls; whoever makes the application starts and closes it.
+        token: What callers of the jobs API must bear; ``None``: anybody may call.
+    """
+    app = Starlette(routes=[*job_routes(commits, token=token), *health_routes(commits, store.ping)])
+    app.router.redirect_slashes = False
+    return app
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ports:
+    """Where a sidecar listens."""
+
+    jobs: int
+    status: int
+    metrics: int | None
+
+
+def serve(
+    *,
+    config: GardenerConfig,
+    store_url: str,
+    host: str = "127.0.0.1",
+    port: int = 8080,
+    status_port: int = 8081,
+    metrics_port: int | None = None,
+    token: str | None = None,
+    shutdown_timeout: float = 20.0,
+) -> None:
+    """Run the sidecar until SIGTERM or SIGINT; calls that have come are finished first.
+
+    Args:
+        config: The gardener's.
+        store_url: Of the job store.
+        host: The address to listen on.
+        port: Of the jobs API; 0: any that is free.
+        status_port: Of the status page.
+        metrics_port: Of the metrics; ``None``: none.
+        token: What callers of the jobs API must bear; ``None``: anybody may call.
+        shutdown_timeout: Seconds for open calls at the end.
+
+    Raises:
+        StoreError: The store cannot be used.
+        OSError: A port cannot be listened on.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    _raise_file_limit()
+    stop = asyncio.Event()
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        await run(
+            config=config,
+            store_url=store_url,
+            host=host,
+            ports=Ports(jobs=port, status=status_port, metrics=metrics_port),
+            token=token,
+            shutdown_timeout=shutdown_timeout,
+            stop=stop,
+        )
+
+    with asyncio.Runner(loop_factory=uvicorn.Config("").get_loop_factory()) as runner:
+        runner.run(main())
+
+
+async def run(
+    *,
+    config: GardenerConfig,
+    store_url: str,
+    host: str,
+    ports: Ports,
+    token: str | None,
+    shutdown_timeout: float,
+    stop: asyncio.Event,
+    started: Callable[[Ports], None] = lambda _: None,
+    clock: Clock = utc_now,
+) -> None:
+    """Run the sidecar on this event loop until ``stop`` is set.
+
+    Args:
+        config: The gardener's.
+        store_url: Of the job store.
+        host: The address to listen on.
+        ports: To listen on; 0: any that is free.
+        token: What callers of the jobs API must bear.
+        shutdown_timeout: Seconds for open calls at the end.
+        stop: Set by whoever wants it to end.
+        started: Is told the ports, once they are listened on.
+        clock: The time, aware and UTC.
+
+    Raises:
+        StoreError: The store cannot be used.
+        OSError: A port cannot be listened on.
+    """
+    store = JobStore.open(
+        store_url, lease=config.tracker.timeout, max_attempts=config.tracker.max_attempts
+    )
+    with contextlib.closing(store):
+        async with _writer(store, clock) as commits:
+            apps = {
+                "jobs": (ports.jobs, create_app(store, commits, token=token)),
+                "status": (ports.status, create_status_app(config, store, clock=clock)),
+            }
+            if ports.metrics is not None:
+                apps["metrics"] = (ports.metrics, create_metrics_app(config, store))
+            with _listening(host, {name: port for name, (port, _) in apps.items()}) as sockets:
+                bound = {name: s.getsockname()[1] for name, s in sockets.items()}
+                log.info("listening on %s: %s", host, bound)
+                servers = [
+                    (_server(app, shutdown_timeout), sockets[name])
+                    for name, (_, app) in apps.items()
+                ]
+                started(
+                    Ports(jobs=bound["jobs"], status=bound["status"], metrics=bound.get("metrics"))
+                )
+                async with asyncio.TaskGroup() as tasks:
+                    sweep = tasks.create_task(_sweep(store, config.tracker.timeout, clock))
+                    running = [
+                        tasks.create_task(server.serve(sockets=[s])) for server, s in servers
+                    ]
+                    await stop.wait()
+                    for server, _ in servers:
+                        server.should_exit = True
+                    await asyncio.wait(running)
+                    sweep.cancel()
+
+
+class _Server(uvicorn.Server):
+    """A server among others of a process, which leaves signals to the process."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Capture none."""
+        yield
+
+
+def _server(app: Starlette, shutdown_timeout: float) -> _Server:
+    return _Server(
+        uvicorn.Config(
+            app,
+            lifespan="off",  # the process owns what an application needs
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=max(1, round(shutdown_timeout)),
+        )
+    )
+
+
+@contextlib.asynccontextmanager
+async def _writer(store: JobStore, clock: Clock) -> AsyncIterator[GroupCommit]:
+    commits = GroupCommit(store, clock=clock)
+    commits.start()
+    try:
+        yield commits
+    finally:
+        await commits.close()
+
+
+@contextlib.contextmanager
+def _listening(host: str, ports: Mapping[str, int]) -> Iterator[dict[str, socket.socket]]:
+    """Listen on all of them, or on none.
+
+    Raises:
+        OSError: One cannot be listened on; the message names it.
+    """
+    with contextlib.ExitStack() as stack:
+        sockets: dict[str, socket.socket] = {}
+        for name, port in ports.items():
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            try:
+                listener = socket.create_server((host, port), family=family, backlog=2048)
+            except OSError as error:
+                raise OSError(
+                    error.errno, f"{host}:{port} for {name} cannot be listened on: {error.strerror}"
+                ) from error
+            sockets[name] = stack.enter_context(listener)
+        yield sockets
+
+
+async def _sweep(store: JobStore, lease: dt.timedelta, clock: Clock) -> None:
+    """End leases when their time has come, whether or not anybody calls."""
+    least, most = _SWEEP_SECONDS
+    pause = min(max(lease.total_seconds() / _SWEEPS_PER_LEASE, least), most)
+    while True:
+        try:
+            await asyncio.to_thread(lambda: store.expire(now=clock()))
+        except SQLAlchemyError:
+            log.exception("leases could not be looked through; once more in %.1f s", pause)
+        await asyncio.sleep(pause)
+
+
+def _raise_file_limit() -> None:
+    """Have room for thousands of connections: the usual limit is 1,024 files."""
+    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if now != resource.RLIM_INFINITY:
+        wanted = _FILES if most == resource.RLIM_INFINITY else min(most, _FILES)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(now, wanted), most))

@@ -1,0 +1,122 @@
+"""What the buckets hold for a job: the archives to parse, and the objects that a parser wrote.
+
+Listing only. A listing that fails is an error with the URL, never an empty day.
+"""
+
+import datetime as dt
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from gardener_api.jobs import JobKey
+
+if TYPE_CHECKING:
+    from google.cloud.storage import Blob, Client
+
+_TIMEOUT_SECONDS = 60.0
+
+
+class ArchiveError(RuntimeError):
+    """A bucket could not be listed."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ArchiveListing:
+    """The archives of a job."""
+
+    names: tuple[str, ...]
+    bytes: int
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return len(self.names)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ParsedObject:
+    """What a parser wrote of one archive."""
+
+    name: str
+    size: int  # bytes
+    updated: dt.datetime  # when it was written
+    rows: int | None  # as the parser counted; None if it did not say
+    write_error: str  # "" if the parser's sink did not fail
+
+
+def list_archives(client: "Client", bucket: str, prefix: str, filter: str = "") -> ArchiveListing:
+    """List the archives under a prefix.
+
+    Args:
+        client: Of Cloud Storage.
+        bucket: The archive's bucket.
+        prefix: A job's, as ``JobKey.prefix`` says.
+        filter: A regular expression that is found anywhere in the whole object name, as a parser
+            applies it.
+
+    Raises:
+        ArchiveError: The bucket could not be listed.
+    """
+    wanted = re.compile(filter)
+    found = [
+        blob
+        for blob in _list(client, bucket, prefix, fields="items(name,size),nextPageToken")
+        if wanted.search(blob.name)
+    ]
+    return ArchiveListing(
+        names=tuple(blob.name for blob in found), bytes=sum(blob.size or 0 for blob in found)
+    )
+
+
+def list_parsed(client: "Client", output_bucket: str, key: JobKey) -> list[ParsedObject]:
+    """List what parsers wrote of a job's archives, in any of its parses.
+
+    Args:
+        client: Of Cloud Storage.
+        output_bucket: The bucket that the parsers write to.
+        key: The job's.
+
+    Raises:
+        ArchiveError: The bucket could not be listed.
+    """
+    fields = "items(name,size,updated,metadata),nextPageToken"
+    return [
+        _parsed(blob)
+        for blob in _list(client, output_bucket, f"{key.bucket}/{key.prefix}", fields=fields)
+    ]
+
+
+def _parsed(blob: "Blob") -> ParsedObject:
+    metadata = blob.metadata or {}
+    rows = metadata.get("rows", "")
+    return ParsedObject(
+        name=blob.name,
+        size=blob.size or 0,
+        updated=blob.updated,
+        rows=int(rows) if rows.isdecimal() else None,
+        write_error=metadata.get("writeError", ""),
+    )
+
+
+def _list(client: "Client", bucket: str, prefix: str, *, fields: str) -> Iterator["Blob"]:
+    with _naming(f"gs://{bucket}/{prefix}"):
+        for blob in client.list_blobs(
+            bucket, prefix=prefix, fields=fields, timeout=_TIMEOUT_SECONDS
+        ):
+            if not blob.name.endswith("/"):  # a console's placeholder for an empty folder
+                yield blob
+
+
+@contextmanager
+def _naming(url: str) -> Iterator[None]:
+    # Slow imports, done already by whoever has made a client.
+    from google.api_core.exceptions import GoogleAPIError
+    from google.auth.exceptions import GoogleAuthError
+    from requests import RequestException
+
+    try:
+        yield
+    except (GoogleAPIError, GoogleAuthError, RequestException) as error:
+        raise ArchiveError(f"{url} could not be listed: {error}") from error

@@ -1,0 +1,126 @@
+"""Group commit: parser calls that come at the same time share one transaction.
+
+A commit waits for the disk, and parsers come in bursts. One thread does all calls that have come
+while it was busy, in one transaction, and each caller is answered only after the commit. What a
+call does is the store's; what an answer looks like is ``routes``'.
+"""
+
+import asyncio
+import datetime as dt
+import logging
+import threading
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING
+
+from gardener_api.calls import Call, Refusal
+from gardener_api.jobs import Job
+
+if TYPE_CHECKING:
+    from gardener_api.store import JobStore
+
+log = logging.getLogger(__name__)
+
+MAX_BATCH = 256
+"""Calls in one transaction: more would make the first of them wait for the last."""
+MAX_WAITING = 20_000
+"""Calls that wait; more are refused, so that memory stays bounded."""
+
+Answer = Job | Refusal
+Clock = Callable[[], dt.datetime]
+Waiting = tuple[Call, "asyncio.Future[Answer]"]
+
+
+class UnavailableError(RuntimeError):
+    """The call was not done, as far as is known; it may be tried again."""
+
+
+class GroupCommit:
+    """The writer of a sidecar: one thread, between an event loop and the store."""
+
+    def __init__(self, store: "JobStore", *, clock: Clock) -> None:
+        """Make it; ``start`` begins the work.
+
+        Args:
+            store: Where calls are done.
+            clock: The time, aware and UTC.
+        """
+        self._store = store
+        self._clock = clock
+        self._queue: SimpleQueue[Waiting | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="group commit", daemon=True)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._waiting = 0
+        self._open = False
+
+    @property
+    def alive(self) -> bool:
+        """Whether calls are taken."""
+        return self._open and self._thread.is_alive()
+
+    def start(self) -> None:
+        """Begin, for callers on the running event loop."""
+        self._loop = asyncio.get_running_loop()
+        self._open = True
+        self._thread.start()
+
+    async def close(self) -> None:
+        """Do what was taken, take nothing more, and end the thread."""
+        self._open = False
+        self._queue.put(None)
+        await asyncio.to_thread(self._thread.join)
+
+    def submit(self, call: Call) -> "asyncio.Future[Answer]":
+        """Have a call done.
+
+        Returns:
+            A future of the answer, done after the commit; it raises ``UnavailableError`` if the
+            transaction failed.
+
+        Raises:
+            UnavailableError: Too many calls wait, or the sidecar is ending.
+        """
+        if not self._open or self._loop is None:
+            raise UnavailableError("the sidecar is ending")
+        if self._waiting >= MAX_WAITING:
+            raise UnavailableError(f"more than {MAX_WAITING} calls wait for the store")
+        self._waiting += 1
+        future: asyncio.Future[Answer] = self._loop.create_future()
+        self._queue.put((call, future))
+        return future
+
+    def _work(self) -> None:
+        while batch := self._take():
+            outcome: list[Answer] | UnavailableError
+            try:
+                outcome = self._store.apply([call for call, _ in batch], now=self._clock())
+            except Exception as error:
+                log.exception("a transaction of %d calls failed", len(batch))
+                outcome = UnavailableError(f"the store failed: {type(error).__name__}")
+            assert self._loop is not None  # noqa: S101 - `start` set it before the thread
+            self._loop.call_soon_threadsafe(self._answer, batch, outcome)
+
+    def _take(self) -> list[Waiting]:
+        """All that waits, at most a batch; empty when there will be nothing more."""
+        first = self._queue.get()
+        batch = [] if first is None else [first]
+        while batch and len(batch) < MAX_BATCH:
+            try:
+                item = self._queue.get_nowait()
+            except Empty:
+                break
+            if item is None:
+                self._queue.put(None)  # this batch first, then the end
+                break
+            batch.append(item)
+        return batch
+
+    def _answer(self, batch: list[Waiting], outcome: list[Answer] | UnavailableError) -> None:
+        self._waiting -= len(batch)
+        for i, (_, future) in enumerate(batch):
+            if future.done():  # cancelled: its caller has gone
+                continue
+            if isinstance(outcome, UnavailableError):
+                future.set_exception(outcome)
+            else:
+                future.set_result(outcome[i])

@@ -1,0 +1,186 @@
+"""Stores to test with: every test of a store runs on SQLite and on a real PostgreSQL."""
+
+import datetime as dt
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from gardener_api.config import GardenerConfig
+from gardener_api.jobs import Ask, JobKey, Priority
+from gardener_api.store import JobStore
+
+NOW = dt.datetime(2024, 3, 2, 10, 30, tzinfo=dt.UTC)
+START_SECONDS = 60.0
+
+MakeKey = Callable[..., JobKey]
+MakeAsk = Callable[..., Ask]
+OpenStore = Callable[..., JobStore]
+
+
+@pytest.fixture
+def now() -> dt.datetime:
+    """A time; tests add to it."""
+    return NOW
+
+
+@pytest.fixture
+def make_key() -> MakeKey:
+    """Makes a key of ndt7, of a day of March 2024."""
+
+    def make(day: int = 1, datatype: str = "ndt7") -> JobKey:
+        date = dt.date(2024, 3, 1) + dt.timedelta(days=day - 1)
+        return JobKey(bucket="archive-mlab-oti", experiment="ndt", datatype=datatype, date=date)
+
+    return make
+
+
+@pytest.fixture
+def make_ask(make_key: MakeKey) -> MakeAsk:
+    """Makes an ask for ndt7, of a day of March 2024."""
+
+    def make(day: int = 1, requester: str = "run:a", **changed: Any) -> Ask:
+        values: dict[str, Any] = {
+            "key": make_key(day),
+            "requester": requester,
+            "run_id": "a",
+            "backfill_id": None,
+            "covers_tables": False,
+            "priority": Priority.BACKFILL,
+            "daily": False,
+            "filter": "",
+            "tmp": "tmp_ndt",
+            "raw": "raw_ndt",
+            "join": "ndt",
+            "rank": 0,
+            "archives": 3,
+        }
+        return Ask(**values | changed)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[str]:
+    """A PostgreSQL server; the URL of its database."""
+    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    found = shutil.which("initdb") or (str(programs[-1]) if programs else None)
+    if not found:
+        pytest.skip("PostgreSQL is not installed: there is no initdb")
+    folder = Path(tempfile.mkdtemp(prefix="gardener-postgresql-"))
+    # The server refuses to run as root.
+    user = _unprivileged() if os.getuid() == 0 else None
+    if user:
+        shutil.chown(folder, user)
+    try:
+        with _server(Path(found).parent, folder, user) as url:
+            yield url
+    finally:
+        shutil.rmtree(folder)
+
+
+def _unprivileged() -> str:
+    names = {entry.pw_name for entry in pwd.getpwall()}
+    return "postgres" if "postgres" in names else "nobody"
+
+
+@contextmanager
+def _server(programs: Path, folder: Path, user: str | None) -> Iterator[str]:
+    data = folder / "data"
+    subprocess.run(
+        [programs / "initdb", "-D", data, "-U", "gardener", "-A", "trust", "--no-sync"],
+        check=True,
+        user=user,
+        cwd=folder,
+        stdout=subprocess.DEVNULL,
+    )
+    # What is committed need not survive this machine's end: tests would only wait for it.
+    command: list[str | Path] = [
+        programs / "postgres", "-D", data, "-k", folder,
+        "-c", "listen_addresses=", "-c", "fsync=off", "-c", "max_connections=200",
+    ]  # fmt: skip
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(command, user=user, cwd=folder, stderr=log)
+    try:
+        url = f"postgresql://gardener@/postgres?host={folder}"
+        deadline = time.monotonic() + START_SECONDS
+        while not _answers(url):
+            if process.poll() is not None or time.monotonic() > deadline:
+                pytest.fail((folder / "log").read_text())
+            time.sleep(0.02)
+        yield url
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(START_SECONDS)
+
+
+def _answers(url: str) -> bool:
+    try:
+        psycopg.connect(url).close()
+    except psycopg.OperationalError:
+        return False
+    return True
+
+
+_schemas = count(1)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The URL of an empty database."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'gardener.db'}"
+        return
+    server = request.getfixturevalue("postgresql")
+    schema = f"test_{next(_schemas)}"
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(f"CREATE SCHEMA {schema}")
+        yield f"{server}&options=-csearch_path%3D{schema}"
+        connection.execute(f"DROP SCHEMA {schema} CASCADE")
+
+
+@pytest.fixture
+def open_store(store_url: str) -> Iterator[OpenStore]:
+    """Opens the test's store, each time as a new process would."""
+    opened: list[JobStore] = []
+
+    def open_(*, lease: dt.timedelta = dt.timedelta(hours=5), max_attempts: int = 3) -> JobStore:
+        opened.append(JobStore.open(store_url, lease=lease, max_attempts=max_attempts))
+        return opened[-1]
+
+    yield open_
+    for store in opened:
+        store.close()
+
+
+@pytest.fixture
+def store(open_store: OpenStore) -> JobStore:
+    """An empty store: leases of five hours, three attempts."""
+    return open_store()
+
+
+@pytest.fixture
+def config() -> GardenerConfig:
+    """Two sources, ndt7 joined with annotation2."""
+    source = {"bucket": "archive-mlab-oti", "experiment": "ndt"}
+    return GardenerConfig.model_validate(
+        {
+            "start_date": "2024-03-01",
+            "tracker": {"timeout": "5h"},
+            "sources": [
+                source | {"datatype": "annotation2"},
+                source | {"datatype": "ndt7", "target_datasets": {"join": "ndt"}},
+            ],
+        }
+    )

@@ -7,10 +7,12 @@ and the sweep of leases, and in which order they begin and end.
 import asyncio
 import contextlib
 import datetime as dt
+import gc
 import logging
 import resource
 import signal
 import socket
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -89,6 +91,9 @@ def serve(
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     _raise_file_limit()
+    # The writer's thread gives Python's lock up at every row; by default it would then wait up to
+    # 5 ms for the event loop, 64 times a batch.
+    sys.setswitchinterval(0.0005)
     stop = asyncio.Event()
 
     async def main() -> None:
@@ -156,6 +161,9 @@ async def run(
                     (_server(app, shutdown_timeout), sockets[name])
                     for name, (_, app) in apps.items()
                 ]
+                # What is imported stays: to look through it cost 45 ms twice a second under load.
+                gc.collect()
+                gc.freeze()
                 started(
                     Ports(jobs=bound["jobs"], status=bound["status"], metrics=bound.get("metrics"))
                 )

@@ -61,10 +61,10 @@ class TableStep:
         self.source, self.store = source, store
         self.date = date_of(context.partition_key)
         self.key = job_key(source, self.date)
-        self.run_id = context.run_id
+        self.run_id = context.run.run_id
         self.tables = source_tables(source)
         self.bq = JobContext(
-            run_id=context.run_id, date=self.date, attempt=context.retry_number + 1
+            run_id=context.run.run_id, date=self.date, attempt=context.op_execution_context.retry_number + 1
         )
         self._context, self._warehouse = context, warehouse
 

@@ -30,11 +30,11 @@ def _unique_keys(source: Source) -> dg.AssetChecksDefinition:
     ) -> dg.AssetCheckResult:
         date = date_of(context.partition_key)
         tables = source_tables(source)
-        count = warehouse.tables.count_keys(
+        count = warehouse.tables.survey.count_keys(
             tables,
             tables.raw_partition(date),
             source.dedup_key,
-            JobContext(run_id=context.run_id, date=date),
+            JobContext(run_id=context.run.run_id, date=date),
         )
         return dg.AssetCheckResult(
             passed=count.duplicates == 0,
@@ -69,10 +69,10 @@ def _rows_of_raw(source: Source) -> dg.AssetChecksDefinition:
     ) -> dg.AssetCheckResult:
         date = date_of(context.partition_key)
         tables = source_tables(source)
-        joined, raw = warehouse.tables.count_rows(
+        joined, raw = warehouse.tables.survey.count_rows(
             tables,
             [tables.joined_partition(date), tables.raw_partition(date)],
-            JobContext(run_id=context.run_id, date=date),
+            JobContext(run_id=context.run.run_id, date=date),
         )
         return dg.AssetCheckResult(
             passed=joined == raw,

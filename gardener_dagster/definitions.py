@@ -37,7 +37,14 @@ def build_defs(
     )
 
 
-def _from_environment() -> dg.Definitions:
+@dg.definitions
+def defs() -> dg.Definitions:
+    """What Dagster loads, of the configuration and the services that the environment names.
+
+    Raises:
+        ConfigError: The configuration file has faults.
+        ValueError: A variable that is needed is not set.
+    """
     config = load_config(os.environ.get("GARDENER_CONFIG", "gardener.yml"))
     project = _required("GARDENER_PROJECT", "the Google Cloud project of the tables")
     home = os.environ.get("DAGSTER_HOME", str(Path.cwd()))
@@ -61,6 +68,3 @@ def _required(variable: str, what: str) -> str:
     if not value:
         raise ValueError(f"{variable} is not set: expected {what}")
     return value
-
-
-defs = _from_environment()

@@ -114,8 +114,8 @@ class _Request:
         backfill_id = tags.get(BACKFILL_TAG)
         backfill = context.instance.get_backfill(backfill_id) if backfill_id else None
         return cls(
-            requester=requester_of(context.run_id, tags),
-            run_id=context.run_id,
+            requester=requester_of(context.run.run_id, tags),
+            run_id=context.run.run_id,
             backfill_id=backfill_id,
             tables_too=frozenset((backfill.asset_selection if backfill else None) or ()),
             tags=tags,

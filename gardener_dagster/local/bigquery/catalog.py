@@ -21,12 +21,10 @@ from gardener_dagster.local.bigquery.errors import (
 )
 from gardener_dagster.local.bigquery.partitioning import Partitioning
 from gardener_dagster.local.bigquery.schema import (
-    Field,
     Fields,
     column_list,
     find,
     from_json,
-    literal,
     merged,
     quoted,
     to_json,
@@ -492,5 +490,3 @@ def _grow(
             inner = (*where, "element") if field.repeated else where
             _grow(connection, store, inner, old.fields, field.fields)
 
-
-__all__ = ["Catalog", "Field", "Resource", "Table", "TableId", "etag", "literal", "millis"]

@@ -1,303 +1,414 @@
-"""Jobs: made by a call, run in the background, looked up, cancelled.
+"""Jobs: accepted, PENDING, RUNNING, DONE. What they do is in ``load``, ``query`` and ``copying``.
 
-A job goes PENDING, RUNNING, DONE; its id is used once. Ended jobs outlive the server; the rows of a
-query without a destination do not.
+https://cloud.google.com/bigquery/docs/reference/rest/v2/Job. A job runs in a thread of a small
+pool. Its end is written in the transaction of what it did, so a killed server has done all of a job
+and knows it, or nothing.
 """
 
-import json
+import datetime as dt
+import logging
 import threading
 import uuid
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from copy import deepcopy
+from pathlib import Path
+from typing import Any, Protocol
 
-from gardener_dagster.local.bigquery import load, query
-from gardener_dagster.local.bigquery.catalog import Catalog, Connection, TableId
-from gardener_dagster.local.bigquery.errors import BigQueryError, duplicate, not_found
-from gardener_dagster.local.bigquery.faults import Faults
-from gardener_dagster.local.bigquery.types import Field
-from gardener_dagster.local.bigquery.writes import put
+import duckdb
+
+from gardener_dagster.local.bigquery.catalog import Catalog, millis
+from gardener_dagster.local.bigquery.database import Connection, Database
+from gardener_dagster.local.bigquery.errors import BigQueryError, duplicate, invalid, not_found
+from gardener_dagster.local.bigquery.faults import JobFault
+from gardener_dagster.local.bigquery.joblog import JobLog, stopped_server
+from gardener_dagster.local.bigquery.partitions import expire
+
+_log = logging.getLogger(__name__)
 
 Resource = dict[str, Any]
 
-LOCATION = "US"
-_KINDS = ("load", "query", "copy")
+KINDS = ("load", "query", "copy", "extract")
+_PARALLEL = 4
+"""Jobs that run at once; more wait as PENDING. DuckDB itself uses all its threads for one."""
 
 
-@dataclass
-class Job:
-    """A job of this server."""
+class Task:
+    """A job, for the code that does its work.
 
-    project: str
-    id: str
-    kind: str
-    configuration: Resource
-    resource: Resource
-    sent: bytes | None = None
-    answer: query.Answer | None = None
-    ended: threading.Event = field(default_factory=threading.Event)
-    cancelled: threading.Event = field(default_factory=threading.Event)
+    Attributes:
+        resource: the job's.
+        done: set when the job has ended, and its end is written.
+        lock: guards the resource.
+        media: data that came with the job.
+    """
+
+    def __init__(
+        self,
+        resource: Resource,
+        *,
+        database: Database,
+        catalog: Catalog,
+        log: JobLog,
+        now: Callable[[], dt.datetime],
+        media: Path | None = None,
+    ) -> None:
+        self.resource, self.media = resource, media
+        self.database, self.catalog, self.now = database, catalog, now
+        self.done: Future[None] = Future()
+        self.lock = threading.Lock()
+        self._log = log
+        self._stopped: BigQueryError | None = None
+        self._cursors: list[Connection] = []
 
     @property
-    def own(self) -> Resource:
-        """The configuration of its kind."""
-        part: Resource = self.configuration[self.kind]
-        return part
+    def project(self) -> str:
+        """The project that the job runs in."""
+        return str(self.resource["jobReference"]["projectId"])
+
+    @property
+    def configuration(self) -> Resource:
+        """The job's."""
+        found: Resource = self.resource["configuration"]
+        return found
+
+    @property
+    def statistics(self) -> Resource:
+        """The job's."""
+        found: Resource = self.resource["statistics"]
+        return found
+
+    @property
+    def dry_run(self) -> bool:
+        """Whether nothing is to be done."""
+        return bool(self.configuration.get("dryRun"))
+
+    @contextmanager
+    def cancellable(self, connection: Connection) -> Iterator[Connection]:
+        """What runs on the connection ends when the job is cancelled.
+
+        Raises:
+            BigQueryError: the job was cancelled.
+        """
+        with self.lock:
+            self._cursors.append(connection)
+        try:
+            self.check()
+            yield connection
+        except duckdb.InterruptException:
+            self.check()
+            raise
+        finally:
+            with self.lock:
+                self._cursors.remove(connection)
+
+    def check(self) -> None:
+        """Ends the work of a cancelled job.
+
+        Raises:
+            BigQueryError: the job was cancelled.
+        """
+        if self._stopped is not None:
+            raise self._stopped
+
+    def stop(self, error: BigQueryError) -> None:
+        """Ends what the job is doing, soon, with this error."""
+        with self.lock:
+            self._stopped = error
+            for cursor in self._cursors:
+                cursor.interrupt()
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """The transaction with all that the job does; with it the job ends."""
+        with self.database.writing() as connection, self.cancellable(connection):
+            yield connection
+            self.end(connection)
+
+    def end(self, connection: Connection, error: BigQueryError | None = None) -> None:
+        """Writes down that the job has ended."""
+        with self.lock:
+            done = deepcopy(self.resource)
+            done["status"] = error.job_status() if error else {"state": "DONE"}
+            done["statistics"].setdefault("startTime", str(millis(self.now())))
+            done["statistics"]["endTime"] = str(millis(self.now()))
+            self._log.end(connection, done)
+            self._ended = done
+
+    def publish(self) -> None:
+        """The end becomes visible: its transaction is committed."""
+        with self.lock:
+            self.resource.update(self._ended)
+        self.done.set_result(None)
+
+    def record(self, **statistics: Any) -> None:
+        """Adds to the job's statistics."""
+        with self.lock:
+            self.statistics.update(statistics)
+
+    def configure(self, kind: str, **values: Any) -> None:
+        """Fills in what the job's configuration left open."""
+        with self.lock:
+            self.configuration[kind].update(values)
+
+    def snapshot(self) -> Resource:
+        """The job's resource as it is now."""
+        with self.lock:
+            return deepcopy(self.resource)
+
+
+class Work(Protocol):
+    """What jobs of one type do."""
+
+    def check(self, configuration: Resource, project: str) -> None:
+        """Refuses what cannot become a job; ``configuration`` is that of the type.
+
+        Raises:
+            BigQueryError: the answer to the call.
+        """
+
+    def run(self, task: Task) -> None:
+        """Does it, all in one ``task.writing()``, if it writes at all.
+
+        Raises:
+            BigQueryError: becomes the job's ``errorResult``.
+        """
 
 
 class Jobs:
     """All jobs of a server.
 
     Args:
-        catalog: What they work on.
-        faults: What goes wrong with them.
-        workers: How many run at a time; further ones are PENDING.
+        database: of everything.
+        catalog: of the tables.
+        works: by type of job.
+        now: the time, aware.
     """
 
-    def __init__(self, catalog: Catalog, faults: Faults, *, workers: int = 4) -> None:
-        self._catalog, self._faults = catalog, faults
-        self._jobs: dict[tuple[str, str], Job] = {}
+    def __init__(
+        self,
+        database: Database,
+        catalog: Catalog,
+        works: Mapping[str, Work],
+        now: Callable[[], dt.datetime],
+    ) -> None:
+        self._database, self._catalog, self._works, self._now = database, catalog, works, now
+        self._log = JobLog(database)
+        self._running: dict[tuple[str, str], Task] = {}
         self._lock = threading.Lock()
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="bigquery-job")
+        self._hanging: set[Task] = set()
+        self._timers: list[threading.Timer] = []
+        self._pool = ThreadPoolExecutor(_PARALLEL, thread_name_prefix="job")
+        if count := self._log.fail_unfinished(now()):
+            _log.warning("%d jobs had not ended when the server was stopped: failed", count)
 
     def close(self) -> None:
-        """Cancels what runs, and waits for it."""
-        for job in list(self._jobs.values()):
-            job.cancelled.set()
+        """Ends what runs; what has not begun is found, and failed, at the next start."""
+        with self._lock:
+            for timer in self._timers:
+                timer.cancel()
+            running = list(self._running.values())
+        for task in running:
+            task.stop(stopped_server())
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def insert(self, project: str, body: Resource, sent: bytes | None = None) -> Job:
-        """Makes a job and starts it.
+    def insert(
+        self,
+        project: str,
+        body: Resource,
+        *,
+        media: Path | None = None,
+        fault: JobFault | None = None,
+    ) -> Task:
+        """Accepts a job.
+
+        Args:
+            project: that it runs in.
+            body: its ``Job`` resource.
+            media: data that came with it; deleted when the job has ended.
+            fault: what goes wrong with it.
 
         Raises:
-            BigQueryError: Its id was used, or BigQuery would refuse it at once.
+            BigQueryError: the id is taken, or it can be no job.
         """
-        configuration: Resource = body.get("configuration") or {}
-        kind = next((k for k in _KINDS if k in configuration), None)
-        if kind is None:
-            raise BigQueryError("invalid", f"A job's configuration has one of {', '.join(_KINDS)}")
-        reference = body.get("jobReference") or {}
-        job_id = reference.get("jobId") or f"job_{uuid.uuid4().hex}"
-        job = self._made(project, job_id, kind, configuration, sent)
-        {"load": load.check, "query": query.check, "copy": _check_copy}[kind](job.own)
-        if configuration.get("dryRun"):
-            self._dry_run(job)
-            return job
-        with self._lock:
-            if (project, job_id) in self._jobs or self._kept(project, job_id):
-                raise duplicate("Job", f"{project}:{LOCATION}.{job_id}")
-            self._jobs[project, job_id] = job
-        self._pool.submit(self._run, job)
-        return job
+        configuration = body.get("configuration") or {}
+        kind = _kind(configuration)
+        work = self._works.get(kind)
+        if work is None:
+            raise BigQueryError("notImplemented", f"The local BigQuery does no {kind} jobs")
+        work.check(configuration[kind], project)
+        resource = _new_resource(project, body, kind, self._now())
+        task = Task(
+            resource,
+            database=self._database,
+            catalog=self._catalog,
+            log=self._log,
+            now=self._now,
+            media=media,
+        )
+        if task.dry_run:
+            work.run(task)
+            del resource["jobReference"]["jobId"]
+            resource["status"] = {"state": "DONE"}
+            task.done.set_result(None)
+            return task
+        self._accept(task)
+        self._start(task, work, fault)
+        return task
 
-    def _made(
-        self, project: str, job_id: str, kind: str, configuration: Resource, sent: bytes | None
-    ) -> Job:
-        resource: Resource = {
-            "kind": "bigquery#job",
-            "id": f"{project}:{LOCATION}.{job_id}",
-            "jobReference": {"projectId": project, "jobId": job_id, "location": LOCATION},
-            "configuration": configuration | {"jobType": kind.upper()},
-            "status": {"state": "PENDING"},
-            "statistics": {"creationTime": self._millis()},
-            "user_email": "nobody@localhost",
-        }
-        return Job(project, job_id, kind, configuration, resource, sent)
+    def _accept(self, task: Task) -> None:
+        job_id = str(task.resource["jobReference"]["jobId"])
+        key = (task.project, job_id)
+        with self._lock:
+            if key in self._running or self._log.get(*key):
+                reference = task.resource["jobReference"]
+                raise duplicate("Job", f"{task.project}:{reference['location']}.{job_id}")
+            self._log.add(task.resource)
+            self._running[key] = task
+
+    def _start(self, task: Task, work: Work, fault: JobFault | None) -> None:
+        if fault is not None and fault.hangs:
+            self._runs(task)
+            with self._lock:
+                self._hanging.add(task)  # until it is cancelled
+            return
+        if fault is not None and fault.seconds:
+            timer = threading.Timer(fault.seconds, self._submit, (task, work, fault))
+            timer.daemon = True
+            with self._lock:
+                self._timers.append(timer)
+            timer.start()
+            return
+        self._submit(task, work, fault)
+
+    def _submit(self, task: Task, work: Work, fault: JobFault | None) -> None:
+        self._pool.submit(self._do, task, work, fault)
+
+    def _runs(self, task: Task) -> None:
+        with task.lock:
+            task.resource["status"] = {"state": "RUNNING"}
+            task.statistics["startTime"] = str(millis(self._now()))
+
+    def _do(self, task: Task, work: Work, fault: JobFault | None) -> None:
+        self._runs(task)
+        try:
+            task.check()
+            if fault is not None and fault.error is not None:
+                raise fault.error
+            expire(self._database, self._catalog, self._now())
+            work.run(task)
+        except BigQueryError as error:
+            self._fail(task, error)
+        except duckdb.OutOfMemoryException as error:
+            self._fail(task, BigQueryError("resourcesExceeded", f"Resources exceeded: {error}"))
+        except Exception as error:
+            # Whatever it is, the job must not stay RUNNING for ever; the log has the whole of it.
+            _log.exception("job %s", task.resource["id"])
+            self._fail(task, BigQueryError("jobInternalError", f"{type(error).__name__}: {error}"))
+        self._finish(task)
+
+    def _fail(self, task: Task, error: BigQueryError) -> None:
+        with self._database.cursor() as cursor:
+            task.end(cursor, error)
+
+    def _finish(self, task: Task) -> None:
+        if task.media is not None:
+            task.media.unlink(missing_ok=True)
+        task.publish()
+        with self._lock:
+            del self._running[task.project, str(task.resource["jobReference"]["jobId"])]
+
+    # -- looking at jobs
 
     def get(self, project: str, job_id: str) -> Resource:
-        """A job's resource.
+        """A job.
 
         Raises:
-            BigQueryError: There is none.
+            BigQueryError: there is none.
         """
-        job = self._jobs.get((project, job_id))
-        resource = job.resource if job else self._kept(project, job_id)
-        if resource is None:
-            raise not_found("Job", f"{project}:{LOCATION}.{job_id}")
-        return resource
+        with self._lock:
+            task = self._running.get((project, job_id))
+        if task is not None:
+            return task.snapshot()
+        found = self._log.get(project, job_id)
+        if found is None:
+            raise not_found("Job", f"{project}:{job_id}")
+        return found
 
-    def wait(self, project: str, job_id: str, seconds: float) -> Job:
-        """The job, ended or not within some seconds.
+    def running(self, project: str, job_id: str) -> Task | None:
+        """The job if it has not ended."""
+        with self._lock:
+            return self._running.get((project, job_id))
 
-        Raises:
-            BigQueryError: There is none whose rows are still there.
-        """
-        job = self._jobs.get((project, job_id))
-        if job is None:
-            raise not_found("Job", f"{project}:{LOCATION}.{job_id}")
-        job.ended.wait(seconds)
-        return job
-
-    def list(self, project: str, states: set[str]) -> list[Resource]:
-        """Jobs, the newest first, of some states or of all."""
-        with self._catalog.reading() as connection:
-            kept = connection.execute(
-                "SELECT id, resource FROM _catalog.jobs WHERE project = ?", [project]
-            ).fetchall()
-        resources = {job_id: json.loads(text) for job_id, text in kept}
-        resources |= {j.id: j.resource for j in list(self._jobs.values()) if j.project == project}
-        found = [
-            r | {"state": r["status"]["state"]}
-            for r in resources.values()
-            if not states or r["status"]["state"] in states
+    def list(
+        self, project: str, *, states: frozenset[str], since: int = 0, until: int = 2**62
+    ) -> list[Resource]:
+        """A project's jobs, newest first; the states are of ``pending``, ``running``, ``done``."""
+        ended = None if {"done"} < states or not states else "done" in states
+        found = self._log.newest(project, since=since, until=until, ended=ended)
+        with self._lock:
+            running = {key[1]: task for key, task in self._running.items() if key[0] == project}
+        now = [
+            running[job["jobReference"]["jobId"]].snapshot()
+            if job["jobReference"]["jobId"] in running
+            else job
+            for job in found
         ]
-        return sorted(found, key=lambda r: -int(r["statistics"]["creationTime"]))
+        return [job for job in now if not states or job["status"]["state"].lower() in states]
 
     def cancel(self, project: str, job_id: str) -> Resource:
-        """Asks a job to stop."""
-        resource = self.get(project, job_id)
-        job = self._jobs.get((project, job_id))
-        if job is not None and not job.ended.is_set():
-            job.cancelled.set()
-        return resource
+        """Asks a job to stop; one that has ended stays as it is.
+
+        Raises:
+            BigQueryError: there is no such job.
+        """
+        task = self.running(project, job_id)
+        if task is not None:
+            error = BigQueryError(
+                "stopped", "Job execution was cancelled: User requested cancellation"
+            )
+            task.stop(error)
+            with self._lock:
+                hangs = task in self._hanging
+                self._hanging.discard(task)
+            if hangs:
+                self._fail(task, error)
+                self._finish(task)
+        return self.get(project, job_id)
 
     def delete(self, project: str, job_id: str) -> None:
-        """Forgets an ended job."""
-        self.get(project, job_id)
-        self._jobs.pop((project, job_id), None)
-        with self._catalog.writing() as connection:
-            connection.execute(
-                "DELETE FROM _catalog.jobs WHERE project = ? AND id = ?", [project, job_id]
-            )
+        """Forgets a job that has ended.
 
-    # -- running
-
-    def _run(self, job: Job) -> None:
-        labels = " ".join(f"{k}={v}" for k, v in (job.configuration.get("labels") or {}).items())
-        text = f"{job.kind} {job.id} {labels}"
-        statistics = dict(job.resource["statistics"]) | {"startTime": self._millis()}
-        self._set(job, "RUNNING", statistics, None)
-        error: BigQueryError | None = None
-        try:
-            if self._faults.take(text, "job_hang"):
-                job.cancelled.wait()
-            if job.cancelled.is_set():
-                raise BigQueryError("stopped", "Job execution was cancelled: User requested cancellation")
-            if fault := self._faults.take(text, "job_error"):
-                raise fault.error
-            statistics |= {"load": self._load, "query": self._query, "copy": self._copy}[job.kind](job)
-        except BigQueryError as caught:
-            error = caught
-        except BaseException as caught:
-            error = BigQueryError("internalError", f"{type(caught).__name__}: {caught}")
-            raise
-        finally:
-            statistics["endTime"] = self._millis()
-            self._set(job, "DONE", statistics, error)
-            self._keep(job)
-            job.ended.set()
-
-    def _set(
-        self, job: Job, state: str, statistics: Resource, error: BigQueryError | None
-    ) -> None:
-        status: Resource = {"state": state}
-        if error is not None:
-            status["errorResult"] = error.proto()
-            status["errors"] = [error.proto(), *error.others]
-        # One assignment: a reader sees the old resource or the new one.
-        job.resource = job.resource | {"status": status, "statistics": statistics}
-
-    def _load(self, job: Job) -> Resource:
-        destination = TableId.of(job.own["destinationTable"], job.project)
-        done = load.run(self._catalog, job.own, destination, job.sent)
-        job.sent = None
-        return {
-            "load": {
-                "inputFiles": str(done.files),
-                "inputFileBytes": str(done.bytes_read),
-                "outputRows": str(done.rows),
-                "outputBytes": str(done.bytes_read),
-                "badRecords": str(len(done.bad)),
-            },
-            "totalSlotMs": str(10 * done.files),
-        }
-
-    def _query(self, job: Job) -> Resource:
-        job.answer = query.run(self._catalog, job.own, job.project, dry_run=False)
-        return _query_statistics(job.answer)
-
-    def _dry_run(self, job: Job) -> None:
-        job.answer = query.run(self._catalog, job.own, job.project, dry_run=True)
-        self._set(job, "DONE", job.resource["statistics"] | _query_statistics(job.answer), None)
-        job.ended.set()
-
-    def _copy(self, job: Job) -> Resource:
-        own = job.own
-        sources = own.get("sourceTables") or [own["sourceTable"]]
-        destination = TableId.of(own["destinationTable"], job.project)
-        with self._catalog.writing() as connection:
-            fields = self._collect(connection, [TableId.of(s, job.project) for s in sources])
-            put(
-                self._catalog,
-                connection,
-                "temp.copied",
-                fields,
-                destination,
-                own,
-                default_disposition="WRITE_EMPTY",
-            )
-            [rows] = connection.execute("SELECT COUNT(*) FROM temp.copied").fetchone() or (0,)
-            connection.execute("DROP TABLE temp.copied")
-        return {"copy": {"copiedRows": str(rows), "copiedLogicalBytes": str(rows * 64)}}
-
-    def _collect(self, connection: Connection, sources: list[TableId]) -> list[Field]:
-        fields: list[Field] = []
-        for number, source in enumerate(sources):
-            table = self._catalog.table(connection, source)
-            what = f"SELECT * FROM {source.sql} WHERE {table.where(source.partition)}"  # noqa: S608
-            if number == 0:
-                fields = table.fields
-                connection.execute(f"CREATE TEMP TABLE copied AS {what}")
-            else:
-                connection.execute(f"INSERT INTO temp.copied BY NAME {what}")
-        return fields
-
-    # -- ended jobs
-
-    def _keep(self, job: Job) -> None:
-        with self._catalog.writing() as connection:
-            connection.execute(
-                "INSERT OR REPLACE INTO _catalog.jobs VALUES (?, ?, ?, ?)",
-                [
-                    job.project,
-                    job.id,
-                    int(job.resource["statistics"]["creationTime"]),
-                    json.dumps(job.resource),
-                ],
-            )
-
-    def _kept(self, project: str, job_id: str) -> Resource | None:
-        with self._catalog.reading() as connection:
-            row = connection.execute(
-                "SELECT resource FROM _catalog.jobs WHERE project = ? AND id = ?",
-                [project, job_id],
-            ).fetchone()
-        return json.loads(row[0]) if row else None
-
-    def _millis(self) -> str:
-        return str(round(self._catalog.now().timestamp() * 1000))
+        Raises:
+            BigQueryError: there is none, or it runs.
+        """
+        if self.get(project, job_id)["status"]["state"] != "DONE":
+            raise invalid(f"Job {project}:{job_id} has not ended")
+        self._log.delete(project, job_id)
 
 
-def _check_copy(configuration: Resource) -> None:
-    if configuration.get("operationType", "COPY") != "COPY":
-        raise BigQueryError("notImplemented", "This server makes plain copies only")
+def _kind(configuration: Resource) -> str:
+    kinds = [kind for kind in KINDS if kind in configuration]
+    if len(kinds) != 1:
+        raise BigQueryError(
+            "required",
+            "Job configuration must contain exactly one job-specific configuration object (e.g.,"
+            f" query, load, extract, copy): it has {kinds}",
+        )
+    return kinds[0]
 
 
-def _query_statistics(answer: query.Answer) -> Resource:
-    own: Resource = {
-        "statementType": answer.kind,
-        "totalBytesProcessed": str(answer.bytes_processed),
-        "totalBytesBilled": str(answer.bytes_billed),
-        "totalSlotMs": str(1 + answer.bytes_processed // 100_000),
-        "cacheHit": False,
-        "referencedTables": [table.reference for table in answer.tables],
-    }
-    if answer.fields:
-        own["schema"] = {"fields": answer.fields}
-    if answer.affected is not None:
-        own["numDmlAffectedRows"] = str(answer.affected)
+def _new_resource(project: str, body: Resource, kind: str, now: dt.datetime) -> Resource:
+    reference = body.get("jobReference") or {}
+    job_id = str(reference.get("jobId") or f"job_{uuid.uuid4().hex}")
+    location = str(reference.get("location") or "US")
     return {
-        "query": own,
-        "totalBytesProcessed": own["totalBytesProcessed"],
-        "totalSlotMs": own["totalSlotMs"],
+        "kind": "bigquery#job",
+        "id": f"{project}:{location}.{job_id}",
+        "jobReference": {"projectId": project, "jobId": job_id, "location": location},
+        "configuration": deepcopy(body["configuration"]) | {"jobType": kind.upper()},
+        "status": {"state": "PENDING"},
+        "statistics": {"creationTime": str(millis(now))},
+        "user_email": "local@localhost",
     }

@@ -6,17 +6,16 @@ transaction, they become the destination's.
 
 import datetime as dt
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gardener_dagster.local.bigquery.catalog import Catalog, Resource, Table, TableId
 from gardener_dagster.local.bigquery.database import Connection
-from gardener_dagster.local.bigquery.errors import BigQueryError, duplicate, invalid, not_found
+from gardener_dagster.local.bigquery.errors import duplicate, invalid, not_found
 from gardener_dagster.local.bigquery.partitioning import Partitioning
 from gardener_dagster.local.bigquery.partitions import measure
 from gardener_dagster.local.bigquery.schema import (
     REQUIRED,
     Fields,
-    column_list,
     find,
     merged,
     only_in,
@@ -278,11 +277,3 @@ def _insert(connection: Connection, rows: str, table: Table, fields: Fields) -> 
         connection.execute(
             f"INSERT INTO {table.store} ({names}) SELECT {', '.join(values)} FROM {rows}"
         )
-
-
-def empty_rows(connection: Connection, store: str, fields: Fields) -> None:
-    """Makes the DuckDB table that a job fills."""
-    connection.execute(f"CREATE TABLE {store} ({column_list(fields)})")
-
-
-__all__ = ["APPEND", "EMPTY", "TRUNCATE", "BigQueryError", "Write", "empty_rows"]

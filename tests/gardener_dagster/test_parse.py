@@ -1,0 +1,157 @@
+import datetime as dt
+
+import dagster as dg
+import pytest
+from google.cloud import storage
+from simulated import Parser, Put
+
+from gardener_api.jobs import JobState
+from gardener_api.store import JobStore
+from gardener_dagster.graph import requester_of
+from gardener_dagster.parse import parsed_metadata
+from gardener_dagster.planning import job_key
+
+DAYS = [dt.date(2024, 3, day) for day in (1, 2, 3)]
+NDT7 = dg.AssetKey(["parsed", "ndt", "ndt7"])
+ANNOTATION2 = dg.AssetKey(["parsed", "ndt", "annotation2"])
+
+
+def run_parse(
+    defs: dg.Definitions,
+    instance: dg.DagsterInstance,
+    keys: list[dg.AssetKey],
+    first: dt.date,
+    last: dt.date | None = None,
+) -> dg.ExecuteInProcessResult:
+    job = defs.resolve_implicit_global_asset_job_def()
+    single = {"partition_key": first.isoformat()}
+    tags = {
+        "dagster/asset_partition_range_start": first.isoformat(),
+        "dagster/asset_partition_range_end": (last or first).isoformat(),
+    }
+    return job.execute_in_process(
+        instance=instance,
+        asset_selection=keys,
+        raise_on_error=False,
+        **({"tags": tags} if last else single),
+    )
+
+
+def materialized(instance: dg.DagsterInstance, key: dg.AssetKey) -> set[str]:
+    return set(instance.get_materialized_partitions(key))
+
+
+@pytest.fixture
+def archives(put_archive: Put) -> None:
+    for day in DAYS:
+        for name in ("a.tgz", "b.tgz"):
+            put_archive(day, name=name)
+
+
+@pytest.mark.usefixtures("archives")
+def test_a_range_of_dates_is_asked_for_in_order_and_each_reported(
+    defs: dg.Definitions, instance: dg.DagsterInstance, store: JobStore, parser: Parser
+) -> None:
+    with parser:
+        result = run_parse(defs, instance, [NDT7], DAYS[0], DAYS[-1])
+    assert result.success
+    assert [job.key.date for job in parser.seen] == DAYS
+    assert materialized(instance, NDT7) == {day.isoformat() for day in DAYS}
+    event = instance.get_latest_materialization_event(NDT7)
+    assert event is not None
+    assert event.asset_materialization is not None
+    assert event.asset_materialization.metadata["archives"].value == 2
+    assert store.unannounced() == []  # the run said so itself
+
+
+@pytest.mark.usefixtures("archives")
+def test_one_date_gives_an_output_so_that_steps_after_it_run(
+    defs: dg.Definitions, instance: dg.DagsterInstance, parser: Parser
+) -> None:
+    with parser:
+        result = run_parse(defs, instance, [NDT7, ANNOTATION2], DAYS[0])
+    assert result.success
+    assert len(result.asset_materializations_for_node("parse")) == 2
+
+
+@pytest.mark.usefixtures("bucket")
+def test_a_date_without_archives_needs_no_parser(
+    defs: dg.Definitions, instance: dg.DagsterInstance, store: JobStore, config: object
+) -> None:
+    result = run_parse(defs, instance, [NDT7], DAYS[0])
+    assert result.success
+    [found] = store.jobs(limit=10)
+    assert (found.state, found.archives) == (JobState.POST_PROCESSING, 0)
+    assert parsed_metadata(found)["parser"].value == "none: there were no archives"
+
+
+@pytest.mark.usefixtures("archives")
+def test_a_date_that_fails_is_named_with_the_parsers_message_and_the_others_arrive(
+    defs: dg.Definitions, instance: dg.DagsterInstance, parser: Parser
+) -> None:
+    parser.failing.add(DAYS[1])
+    with parser:
+        result = run_parse(defs, instance, [NDT7], DAYS[0], DAYS[-1])
+    assert not result.success
+    assert materialized(instance, NDT7) == {DAYS[0].isoformat(), DAYS[2].isoformat()}
+    [failure] = [e for e in result.all_events if e.is_step_failure]
+    said = failure.step_failure_data.error_display_string
+    assert "archive-mlab/ndt/ndt7/20240302~1.2: failed in its attempt 2" in said
+    assert "no tar in it" in said
+
+
+def test_d02_a_listing_that_fails_is_an_error_and_not_an_empty_day(
+    defs: dg.Definitions,
+    instance: dg.DagsterInstance,
+    store: JobStore,
+    bucket: storage.Bucket,
+    parser: Parser,
+) -> None:
+    bucket.delete(force=True)
+    result = run_parse(defs, instance, [NDT7], DAYS[0], DAYS[1])
+    assert not result.success
+    assert store.jobs(limit=10) == []
+    [failure] = [e for e in result.all_events if e.is_step_failure]
+    assert "could not be listed" in failure.step_failure_data.error_display_string
+
+
+@pytest.mark.usefixtures("archives")
+def test_a_re_executed_run_asks_only_for_what_failed(
+    defs: dg.Definitions, instance: dg.DagsterInstance, store: JobStore, parser: Parser
+) -> None:
+    parser.failing.add(DAYS[1])
+    with parser:
+        run_parse(defs, instance, [NDT7], DAYS[0], DAYS[-1])
+        first = [job.id for job in parser.seen]
+        parser.failing.clear()
+        # The same requester: what a backfill's or a resumed run's tags make of it.
+        [asked, *_] = store.requests(store.jobs(limit=10)[0].number)
+        again = defs.resolve_implicit_global_asset_job_def().execute_in_process(
+            instance=instance,
+            asset_selection=[NDT7],
+            tags={
+                "dagster/asset_partition_range_start": DAYS[0].isoformat(),
+                "dagster/asset_partition_range_end": DAYS[-1].isoformat(),
+                "dagster/root_run_id": asked.run_id,
+                "dagster/is_resume_retry": "true",
+            },
+        )
+    assert again.success
+    assert [job.key.date for job in parser.seen[len(first) :]] == [DAYS[1]]
+
+
+def test_runs_of_one_backfill_are_one_requester() -> None:
+    assert requester_of("r1", {"dagster/backfill": "b"}) == "backfill/b"
+    assert requester_of("r1", {}) == "run/r1"
+    # A person who re-executes all of a run wants it anew.
+    assert requester_of("r2", {"dagster/root_run_id": "r1"}) == "run/r2"
+    retried = {"dagster/root_run_id": "r1", "dagster/retry_number": "1"}
+    assert requester_of("r2", retried) == "run/r1"
+
+
+def test_keys_name_the_bucket(config: object) -> None:
+    from gardener_api.config import GardenerConfig
+
+    assert isinstance(config, GardenerConfig)
+    key = job_key(config.sources[1], DAYS[0])
+    assert str(key) == "archive-mlab/ndt/ndt7/20240301"

@@ -39,12 +39,14 @@ _READ = (
 _PLAIN = tuple(column.name for column in _READ[7:])
 _EVENT = tuple(field.name for field in fields(Event))
 
-# A day's files are a burst of updates that change no indexed column: those are written apart.
+# Each statement writes what can have changed and no more: a column that is written costs its index
+# an entry, whatever the value. A day's files are a burst of updates that change no indexed column.
 _RENEWED = ("detail", "lease_expires", "updated")
 _MOVED = (
-    "attempt", "state", "detail", "error", "failed_in", "parser", "run_id", "entered", "leased",
+    "state", "detail", "error", "failed_in", "parser", "run_id", "entered", "leased",
     "lease_expires", "updated", "parsed", "ended",
 )  # fmt: skip
+_RETRIED = (*_MOVED, "attempt")
 
 
 def _update(names: Iterable[str]) -> Update:
@@ -53,7 +55,8 @@ def _update(names: Iterable[str]) -> Update:
 
 
 _RENEW = _update(_RENEWED)
-_MOVE = _update((*_MOVED, "wire_id"))
+_MOVE = _update(_MOVED)
+_RETRY = _update((*_RETRIED, "wire_id"))
 
 
 def job_of(row: Sequence[Any]) -> Job:
@@ -113,21 +116,21 @@ def insert_jobs(connection: Connection, made: Collection[Job], now: dt.datetime)
 
 def save_jobs(connection: Connection, changes: Iterable[Change]) -> None:
     """Keep what changes made of jobs, and their events."""
-    renewed, moved = [], []
+    renewed, moved, retried = [], [], []
     events: list[Event] = []
     for change in merged(changes):
-        job = change.job
-        names = _MOVED if change.events else _RENEWED
-        row = {name: getattr(job, name) for name in names} | {"of": job.number}
-        if change.events:
-            moved.append(row | {"wire_id": job.id})
-            events += change.events
+        job, of = change.job, {"of": change.job.number}
+        events += change.events
+        if not change.events:
+            renewed.append(_values(job, _RENEWED) | of)
+        elif all(event.attempt == job.attempt for event in change.events):
+            moved.append(_values(job, _MOVED) | of)
         else:
-            renewed.append(row)
-    if renewed:
-        connection.execute(_RENEW, renewed)
-    if moved:
-        connection.execute(_MOVE, moved)
+            retried.append(_values(job, _RETRIED) | of | {"wire_id": job.id})
+    for statement, rows in ((_RENEW, renewed), (_MOVE, moved), (_RETRY, retried)):
+        if rows:
+            connection.execute(statement, rows)
+    if events:
         _insert_events(connection, events)
 
 
@@ -156,8 +159,7 @@ def request_row(ask: Ask, job: Job, now: dt.datetime) -> dict[str, Any]:
 
 
 def _new(job: Job) -> dict[str, Any]:
-    names = ("attempt", "state", "priority", *_PLAIN[1:])
-    return {name: getattr(job, name) for name in names} | {
+    return _values(job, ("state", "priority", *_PLAIN[1:])) | {
         "bucket": job.key.bucket,
         "experiment": job.key.experiment,
         "datatype": job.key.datatype,
@@ -168,7 +170,9 @@ def _new(job: Job) -> dict[str, Any]:
     }
 
 
+def _values(of: Job | Event, names: Iterable[str]) -> dict[str, Any]:
+    return {name: getattr(of, name) for name in names}
+
+
 def _insert_events(connection: Connection, events: Iterable[Event]) -> None:
-    connection.execute(
-        insert(schema.events), [{name: getattr(e, name) for name in _EVENT} for e in events]
-    )
+    connection.execute(insert(schema.events), [_values(event, _EVENT) for event in events])

@@ -183,7 +183,9 @@ def fail_lost_runs(
     )
     ended = {run.run_id: run.status.value for run in records}
     for lost in planning.lost_runs(jobs, ended=ended):
-        store.fail_stage(lost.job.key, lost.reason, run_id=lost.run_id, now=now)
+        store.fail_stage(
+            lost.job.key, lost.reason, run_id=lost.run_id, number=lost.job.number, now=now
+        )
 
 
 def _never_begun(instance: dg.DagsterInstance, jobs: Sequence[Job]) -> Iterator[tuple[Job, str]]:

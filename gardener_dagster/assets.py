@@ -64,7 +64,9 @@ class TableStep:
         self.run_id = context.run.run_id
         self.tables = source_tables(source)
         self.bq = JobContext(
-            run_id=context.run.run_id, date=self.date, attempt=context.op_execution_context.retry_number + 1
+            run_id=context.run.run_id,
+            date=self.date,
+            attempt=context.op_execution_context.retry_number + 1,
         )
         self._context, self._warehouse = context, warehouse
 

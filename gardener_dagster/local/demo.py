@@ -20,12 +20,13 @@ from gardener_api.config import GardenerConfig, load_config
 from gardener_api.jobs import ENDED, Job
 from gardener_api.store import JobStore
 from gardener_dagster.local import report
+from gardener_dagster.local.clients import bigquery_client
 from gardener_dagster.local.dagster_client import DagsterClient
 from gardener_dagster.local.home import claim_home
 from gardener_dagster.local.processes import Part, Processes
-from gardener_dagster.local.results import Counts, local_bigquery, read_landed
+from gardener_dagster.local.results import Counts, read_landed
 from gardener_dagster.local.samples import make_samples
-from gardener_dagster.local.stack import PROJECT, StackSettings, choose_ports, running_stack
+from gardener_dagster.local.stack import StackSettings, choose_ports, running_stack
 from gardener_dagster.local.upload import upload_archives
 from gardener_dagster.planning import job_key
 
@@ -125,7 +126,7 @@ class _Demo:
                 " tables and joins follow by sensor.\n"
             )
             self._follow(store, dagster, backfill, processes)
-            with local_bigquery(self.settings.bigquery_url, PROJECT) as client:
+            with bigquery_client(self.settings.bigquery_url) as client:
                 landed = read_landed(client, self.config, self.days, store)
         finally:
             store.close()

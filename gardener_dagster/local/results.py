@@ -4,7 +4,6 @@ import datetime as dt
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from google.auth.credentials import AnonymousCredentials
 from google.cloud import bigquery
 
 from gardener_api.config import GardenerConfig, Source
@@ -37,15 +36,6 @@ class Landed:
     def seconds(self) -> float:
         """From the asking to the end."""
         return ((self.job.ended or self.job.entered) - self.job.created).total_seconds()
-
-
-def local_bigquery(url: str, project: str) -> bigquery.Client:
-    """A client of the local BigQuery."""
-    return bigquery.Client(
-        project=project,
-        credentials=AnonymousCredentials(),  # type: ignore[no-untyped-call]
-        client_options={"api_endpoint": url},
-    )
 
 
 def read_landed(

@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from gardener_dagster.local.clients import PROJECT
 from gardener_dagster.local.processes import Part, Processes
 
-PROJECT = "mlab-local"
 PARSED_BUCKET = "etl-mlab-local"
 PREFERRED_PORTS = {
     "dagster": 3000,

@@ -4,11 +4,9 @@ import datetime as dt
 from collections.abc import Collection
 from pathlib import Path
 
-from google.auth.credentials import AnonymousCredentials
-from google.cloud import storage
-
 from gardener_api.config import GardenerConfig
-from gardener_dagster.local.stack import PARSED_BUCKET, PROJECT
+from gardener_dagster.local.clients import storage_client
+from gardener_dagster.local.stack import PARSED_BUCKET
 
 
 def upload_archives(
@@ -25,13 +23,8 @@ def upload_archives(
     Returns:
         How many.
     """
-    client = storage.Client(
-        project=PROJECT,
-        credentials=AnonymousCredentials(),  # type: ignore[no-untyped-call]
-        client_options={"api_endpoint": storage_url},
-    )
     uploaded = 0
-    with client:
+    with storage_client(storage_url) as client:
         have = {bucket.name for bucket in client.list_buckets()}
         for name in {PARSED_BUCKET, *(s.bucket for s in config.sources)} - have:
             client.create_bucket(name)

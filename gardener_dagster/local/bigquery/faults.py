@@ -202,28 +202,30 @@ class FaultMiddleware:
             return
         if fault and action == "delay":
             await asyncio.sleep(fault.seconds)
-        try:
-            if action == "cut_before":
-                raise Cut
-            if action == "cut":
-                await self._app(scope, receive, _nowhere)
-                raise Cut
+        if action == "cut":
+            await self._app(scope, receive, _nowhere)
+        if action in ("cut", "cut_before"):
+            await CutResponse()(scope, receive, send)
+        else:
             await self._app(scope, receive, send)
-        except Cut:
-            await _cut(receive, send)
 
 
 async def _nowhere(_: Message) -> None:
     """An answer that nobody gets."""
 
 
-async def _cut(receive: Receive, send: Send) -> None:
+class CutResponse(Response):
     """Breaks the connection off: an answer is begun and never ended, so the server closes it."""
-    while (await receive()).get("more_body"):
-        pass
-    await send(
-        {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"1")]}
-    )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send(
+            {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"1")]}
+        )
+
+
+def cut(_: Request, __: Exception) -> Response:
+    """Starlette's handler of :class:`Cut`."""
+    return CutResponse()
 
 
 def fault_routes(faults: Faults) -> list[Route]:

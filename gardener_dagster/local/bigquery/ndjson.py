@@ -1,0 +1,197 @@
+"""Files of JSON lines into a DuckDB table, in DuckDB. Pure: makes the SQL.
+
+First DuckDB tells what keys and kinds of values the lines have, taken together
+(``json_group_structure``). From that and the schema follows the SELECT that converts them: column
+names whatever their case, BigQuery's conversions, an error where a value is none of its column's.
+Whatever is not plain from the structure is refused here, and left to ``rows``.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gardener_dagster.local.bigquery import rows
+from gardener_dagster.local.bigquery.schema import REQUIRED, Field, Fields, find, literal, quoted
+
+Shape = Any
+"""A structure as DuckDB has it: an object of shapes, an array of one, or the name of a type."""
+
+_WHOLE = ("BIGINT", "UBIGINT", "HUGEINT", "UHUGEINT")
+_NUMBERS = (*_WHOLE, "DOUBLE")
+_PATTERNS = {
+    "DATE": rows.DATE,
+    "TIME": rows.TIME,
+    "DATETIME": rows.DATETIME,
+    "TIMESTAMP": rows.TIMESTAMP,
+}
+
+
+class Unclear(Exception):
+    """The structure does not tell whether all rows are right, or that they are not."""
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """How to read a value out of what ``from_json`` made.
+
+    Attributes:
+        shape: what ``from_json`` is to make of it.
+        sql: the value converted.
+    """
+
+    shape: Shape
+    sql: str
+
+
+def source(files: Sequence[Path], *, maximum_bytes: int) -> str:
+    """DuckDB's table of the lines of some files; its column is ``json``."""
+    names = ", ".join(literal(str(file)) for file in files)
+    return (
+        f"read_json_objects([{names}], format='newline_delimited', compression='uncompressed',"
+        f" maximum_object_size={maximum_bytes})"
+    )
+
+
+def structure_query(lines: str) -> str:
+    """Gives the structure of all lines, as JSON text; NULL if there are none."""
+    return f"SELECT json_group_structure(json) FROM {lines}"
+
+
+def insert(store: str, lines: str, fields: Fields, shape: Shape, *, ignore_unknown: bool) -> str:
+    """The INSERT of all lines into a table of these fields.
+
+    It fails (``error()``, or a cast) where a line is not right.
+
+    Raises:
+        Unclear: it cannot be told from the structure.
+    """
+    if not isinstance(shape, dict):
+        raise Unclear
+    row, wanted = _object("r", fields, shape, ignore_unknown, 0)
+    columns = ", ".join(quoted(name) for name in row)
+    values = ", ".join(row.values())
+    if not columns:
+        columns, values = quoted(fields[0].name), "NULL"
+    structure = literal(json.dumps(wanted or {"_": "VARCHAR"}))
+    return (
+        f"INSERT INTO {store} ({columns}) SELECT {values} FROM (SELECT CASE json_type(json)"
+        f" WHEN 'OBJECT' THEN from_json(json, {structure}) ELSE error('no object') END AS r"
+        f" FROM {lines})"
+    )
+
+
+def shape_of(fields: Fields) -> Shape:
+    """The structure of the lines that ``rows`` makes."""
+    return {field.name: _shape(field) for field in fields}
+
+
+def _shape(field: Field) -> Shape:
+    if field.repeated:
+        return [_shape(field.item)]
+    if field.type == "RECORD":
+        return shape_of(field.fields)
+    return "JSON" if field.type == "JSON" else "VARCHAR"
+
+
+def _object(
+    value: str, fields: Fields, shape: Mapping[str, Shape], ignore_unknown: bool, depth: int
+) -> tuple[dict[str, str], dict[str, Shape]]:
+    """SQL by field, and the shape to read, of a record."""
+    keys: dict[str, str] = {}
+    for key in shape:
+        field = find(fields, key)
+        if field is None:
+            if not ignore_unknown:
+                raise Unclear
+        elif field.name in keys:
+            raise Unclear  # the same column under two names
+        else:
+            keys[field.name] = key
+    sql: dict[str, str] = {}
+    wanted: dict[str, Shape] = {}
+    for field in fields:
+        known = field.name in keys and shape[keys[field.name]] != "NULL"
+        if known:
+            key = keys[field.name]
+            one = _field(f"{value}.{quoted(key)}", field, shape[key], ignore_unknown, depth)
+            sql[field.name], wanted[key] = one.sql, one.shape
+        elif field.mode == REQUIRED:
+            raise Unclear
+        elif field.repeated:
+            sql[field.name] = f"CAST([] AS {field.duckdb_type})"
+        else:
+            sql[field.name] = f"CAST(NULL AS {field.duckdb_type})"
+    return sql, wanted
+
+
+def _field(value: str, field: Field, shape: Shape, ignore: bool, depth: int) -> Conversion:
+    if not field.repeated:
+        one = _item(value, field, shape, ignore, depth)
+        if field.mode == REQUIRED:
+            return Conversion(one.shape, f"COALESCE({one.sql}, error('required'))")
+        return one
+    if not isinstance(shape, list):
+        raise Unclear
+    if shape[0] == "NULL":  # all are empty, or have nothing but null in them
+        empty = f"CAST([] AS {field.duckdb_type})"
+        checked = f"CASE WHEN len({value}) > 0 THEN error('null') ELSE {empty} END"
+        return Conversion(["VARCHAR"], checked)
+    name = f"x{depth}"
+    item = _item(name, field.item, shape[0], ignore, depth + 1)
+    array = f"list_transform({value}, lambda {name}: {item.sql})"
+    checked = f"CASE WHEN list_count({value}) < len({value}) THEN error('null') ELSE {array} END"
+    return Conversion([item.shape], f"COALESCE({checked}, [])")
+
+
+def _item(value: str, field: Field, shape: Shape, ignore: bool, depth: int) -> Conversion:
+    if field.type == "JSON":
+        return Conversion("JSON", value)
+    if field.type == "RECORD":
+        if not isinstance(shape, dict):
+            raise Unclear
+        inner, wanted = _object(value, field.fields, shape, ignore, depth)
+        if not wanted:
+            raise Unclear  # nothing in it would be read: empty, NULL or unknown?
+        parts = ", ".join(f"{quoted(name)} := {sql}" for name, sql in inner.items())
+        return Conversion(
+            wanted, f"CASE WHEN {value} IS NOT NULL THEN struct_pack({parts}) END"
+        )
+    if not isinstance(shape, str) or shape == "JSON":
+        raise Unclear
+    return _scalar(value, field, shape)
+
+
+def _scalar(value: str, field: Field, shape: str) -> Conversion:
+    text, kind = "VARCHAR", field.duckdb_type
+    match field.type:
+        case "STRING" | "GEOGRAPHY":
+            return Conversion(text, value)
+        case "INTEGER" if shape in _WHOLE:
+            return Conversion(shape, f"CAST({value} AS BIGINT)")
+        case "INTEGER" if shape == text:
+            return Conversion(text, _checked(value, rows.INTEGER, kind))
+        case "FLOAT" if shape in _NUMBERS:
+            return Conversion("DOUBLE", value)
+        case "FLOAT" if shape == text:
+            return Conversion(text, _checked(value, rows.FLOAT, kind))
+        case "BOOLEAN" if shape == "BOOLEAN":
+            return Conversion("BOOLEAN", value)
+        case "BOOLEAN" if shape == text:
+            return Conversion(text, _checked(value, "(?i)true|false", kind))
+        case "NUMERIC" | "BIGNUMERIC" if shape == text:
+            return Conversion(text, _checked(value, rows.FLOAT, kind))
+        case "BYTES" if shape == text:
+            return Conversion(text, f"from_base64({value})")
+        case moment if moment in _PATTERNS and shape == text:
+            return Conversion(text, _checked(value, _PATTERNS[moment], kind))
+    raise Unclear
+
+
+def _checked(value: str, pattern: str, kind: str) -> str:
+    """A text cast to a type; an error if it is not written like one."""
+    return (
+        f"CASE WHEN regexp_full_match({value}, {literal(pattern)}) THEN CAST({value} AS {kind})"
+        f" WHEN {value} IS NOT NULL THEN error('no {kind}') END"
+    )

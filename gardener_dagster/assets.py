@@ -154,7 +154,8 @@ def _tmp_asset(source: Source, partitions: dg.PartitionsDefinition[str]) -> Step
             result = warehouse.tables.load(step.tables, chosen, step.bq)
             step.record(result)
         return dg.MaterializeResult(
-            metadata={
+            metadata=step.metadata(source.tmp_table, result)
+            | {
                 "dagster/row_count": result.rows,
                 "objects": result.objects,
                 "bytes": result.bytes_loaded,
@@ -164,7 +165,6 @@ def _tmp_asset(source: Source, partitions: dg.PartitionsDefinition[str]) -> Step
                 "write errors of the parser": _named(chosen.write_errors),
                 "added fields": _named(result.added_fields),
             }
-            | step.metadata(source.tmp_table, result)
         )
 
     return load
@@ -210,7 +210,8 @@ def _raw_asset(source: Source, partitions: dg.PartitionsDefinition[str]) -> Step
             elif joined_key(source) not in (context.run.asset_selection or ()):
                 step.enter(JobState.JOINING, "waiting for annotations")
         return dg.MaterializeResult(
-            metadata={
+            metadata=step.metadata(source.raw_table, dedup, copy, delete)
+            | {
                 "dagster/row_count": copy.rows,
                 "rows before": copy.rows_before or 0,
                 "rows loaded": dedup.rows_before,
@@ -218,7 +219,6 @@ def _raw_asset(source: Source, partitions: dg.PartitionsDefinition[str]) -> Step
                 "rows without a key": dedup.null_keys,
                 "version": version,
             }
-            | step.metadata(source.raw_table, dedup, copy, delete)
         )
 
     return raw
@@ -269,7 +269,8 @@ def _joined_asset(
             step.enter(JobState.COMPLETE)
         share = result.annotated / result.rows if result.rows else 0.0
         return dg.MaterializeResult(
-            metadata={
+            metadata=step.metadata(table, result)
+            | {
                 "dagster/row_count": result.rows,
                 "rows annotated": result.annotated,
                 "share annotated": round(share, 4),
@@ -279,7 +280,6 @@ def _joined_asset(
                 "versions of annotations": f"{inputs.annotations}, {inputs.annotations_before}",
             }
             | ({"nothing joined": result.skipped} if result.skipped else {})
-            | step.metadata(table, result)
         )
 
     return join

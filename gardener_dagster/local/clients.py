@@ -19,7 +19,7 @@ def storage_client(url: str = "") -> storage.Client:
         return storage.Client()
     return storage.Client(
         project=PROJECT,
-        credentials=AnonymousCredentials(),  # type: ignore[no-untyped-call]
+        credentials=AnonymousCredentials(),
         client_options={"api_endpoint": url},
     )
 
@@ -32,6 +32,6 @@ def bigquery_client(url: str) -> bigquery.Client:
     """
     return bigquery.Client(
         project=PROJECT,
-        credentials=AnonymousCredentials(),  # type: ignore[no-untyped-call]
+        credentials=AnonymousCredentials(),
         client_options={"api_endpoint": url},
     )

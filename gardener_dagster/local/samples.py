@@ -1,9 +1,10 @@
 """Sample archives in M-Lab's format, and what must become of them.
 
-Deterministic: the same seed and dates give the same bytes. Each date has a few archives of ndt7 from
-several machines and the matching annotation2, with what real days have: tests that came twice, in
-two archives; a member that is no JSON; tests nobody annotated; tests of the first minutes of a day
-whose annotations stand in the archive of the day before; one that is annotated on both days.
+Deterministic: the same seed and dates give the same bytes. Each date has a few archives of ndt7
+from several machines and the matching annotation2, with what real days have: tests that came
+twice, in two archives; a member that is no JSON; tests nobody annotated; tests of the first
+minutes of a day whose annotations stand in the archive of the day before; one that is annotated
+on both days.
 """
 
 import datetime as dt

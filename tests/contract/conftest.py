@@ -154,9 +154,3 @@ def _in_thread(sidecar: Sidecar, url: str, token: str | None) -> Callable[[], No
         end()
         pytest.fail("the sidecar did not begin to listen")
     return end
-
-
-@pytest.fixture
-def sidecar(start_sidecar: StartSidecar) -> Sidecar:
-    """A sidecar with an empty store."""
-    return start_sidecar()

@@ -49,7 +49,7 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[storage.Bucket]:
     server.start()
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{port}")
     try:
-        with storage.Client(project="p", credentials=AnonymousCredentials()) as client:  # type: ignore[no-untyped-call]
+        with storage.Client(project="p", credentials=AnonymousCredentials()) as client:
             client.create_bucket(PARSED)
             yield client.create_bucket(ARCHIVE)
     finally:

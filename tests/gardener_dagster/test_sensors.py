@@ -1,5 +1,6 @@
 import datetime as dt
 import json
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -55,18 +56,18 @@ class Gardener:
             for r in self.tick(name).run_requests or ()
         ]
 
-    def ask(self, name: str, date: dt.date = DAY, requester: str = "r", **changed: object) -> Job:
+    def ask(self, name: str, date: dt.date = DAY, requester: str = "r", **changed: Any) -> Job:
         source = self.config.source(name)
-        values: dict[str, object] = {
+        values: dict[str, Any] = {
             "key": job_key(source, date), "requester": requester, "run_id": requester,
             "backfill_id": None, "covers_tables": False, "priority": Priority.BACKFILL,
             "daily": False, "filter": "", "tmp": "tmp_ndt", "raw": "raw_ndt", "join": "",
             "rank": 0, "archives": 1,
         }  # fmt: skip
-        [job] = self.store.enqueue([Ask(**values | changed)], now=NOW)  # type: ignore[arg-type]
+        [job] = self.store.enqueue([Ask(**values | changed)], now=NOW)
         return job
 
-    def parse(self, name: str, date: dt.date = DAY, **changed: object) -> Job:
+    def parse(self, name: str, date: dt.date = DAY, **changed: Any) -> Job:
         self.ask(name, date, **changed)
         [job] = self.store.lease(1, now=NOW)
         Parser(self.store).finish(job)
@@ -183,7 +184,7 @@ def test_what_no_live_run_waits_for_is_announced_once(gardener: Gardener) -> Non
     assert len(died.asset_events) == 1
     said = gardener.tick("parsed_jobs")
     [event] = said.asset_events
-    assert (event.asset_key, event.partition) == (  # type: ignore[union-attr]
+    assert (event.asset_key, event.partition) == (
         dg.AssetKey(["parsed", "ndt", "annotation2"]),
         "2024-03-01",
     )

@@ -12,7 +12,7 @@ import signal
 import tempfile
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from types import FrameType
 from typing import IO
@@ -115,7 +115,7 @@ class Worker:
         with ThreadPoolExecutor(self._threads, thread_name_prefix="archive") as pool:
             # A window, so that a heartbeat goes out as each archive is begun and none too early.
             waiting = list(archives)
-            running = []
+            running: list[Future[Parsed]] = []
             try:
                 while waiting or running:
                     while waiting and len(running) < self._threads:
@@ -156,7 +156,7 @@ class Worker:
     def _archive(self, job: LeasedJob, name: str) -> Parsed:
         """Parses one archive into one object of rows.
 
-        What can be read of a truncated archive is written; it counts as one corrupt member.
+        What can be read of a truncated archive is written; its end counts as a corrupt member.
         """
         try:
             blob = self._storage.bucket(job.bucket).get_blob(name)
@@ -204,6 +204,8 @@ class Worker:
                 out.write(json.dumps(row, separators=(",", ":")).encode() + b"\n")
                 rows += 1
         except TruncatedError as error:
+            if not rows and not corrupt:
+                raise FailedJobError(f"gs://{job.bucket}/{name} is no archive: {error}") from error
             corrupt += 1
             log.warning("job %s: %s is truncated after %d rows: %s", job.id, name, rows, error)
         return rows, corrupt

@@ -86,5 +86,3 @@ def backfills(stack: StackClient) -> dict[str, str]:
         "bad": stack.dagster.backfill(chain, WITH_A_BAD_ONE),
     }
     return {name: stack.wait_for_backfill(backfill) for name, backfill in ids.items()}
-
-

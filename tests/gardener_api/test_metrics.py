@@ -7,7 +7,7 @@ from starlette.testclient import TestClient
 from gardener_api.calls import Error, Update
 from gardener_api.config import GardenerConfig
 from gardener_api.jobs import Ask, JobKey, JobState
-from gardener_api.metrics import create_metrics_app, render
+from gardener_api.metrics import Labels, create_metrics_app, render
 from gardener_api.store import JobStore
 
 MakeAsk = Callable[..., Ask]
@@ -81,7 +81,7 @@ def test_a_job_that_is_handed_out_twice_counts_twice(
 
 
 def test_labels_are_escaped() -> None:
-    samples = {(("status", 'a "quote", a \\ and\na line'),): 0.5}
+    samples: dict[Labels, float] = {(("status", 'a "quote", a \\ and\na line'),): 0.5}
     assert render([("m", "counter", "Help.", samples)]) == (
         '# HELP m Help.\n# TYPE m counter\nm{status="a \\"quote\\", a \\\\ and\\na line"} 0.5\n'
     )

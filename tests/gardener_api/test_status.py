@@ -37,7 +37,7 @@ class TestList:
         response = client.get("/")
         assert response.status_code == 200
         assert "No jobs yet" in response.text
-        assert client.get("/status").text == response.text
+        assert client.get("/status").text.replace('"/status?', '"/?') == response.text
 
     def test_a_job_with_state_detail_error_and_duration(
         self, client: TestClient, store: JobStore, make_ask: MakeAsk, now: dt.datetime
@@ -78,7 +78,8 @@ class TestList:
         for page in ("/", f"/job/{job.number}", f"/?text={EVIL}", f"/?experiment={EVIL}"):
             html = client.get(page).text
             assert "<script" not in html
-            assert "quotes" not in html or "&#34;quotes&#34;" in html
+            assert '"quotes"' not in html
+            assert "&#34;quotes&#34;" in html or "experiment=" in page
 
     def test_filters(
         self, client: TestClient, store: JobStore, make_ask: MakeAsk, now: dt.datetime
@@ -122,8 +123,8 @@ class TestList:
         first, second = client.get("/?state=queued"), client.get("/?state=queued&page=1")
         assert (len(rows(first.text)), len(rows(second.text))) == (PAGE, 5)
         assert 'href="/?state=queued&amp;page=1"' in first.text
-        assert "newer" not in first.text
-        assert "older" not in second.text
+        assert "previous</a>" not in first.text
+        assert "next →" not in second.text
         assert 'href="/?state=queued&amp;page=0"' in second.text
 
     def test_counts_and_sources(

@@ -10,7 +10,7 @@ so that a query is charged for the columns it reads.
 """
 
 import datetime as dt
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from gardener_dagster.local.bigquery.catalog import Catalog, Table, TableId, millis
@@ -42,6 +42,16 @@ class Partition:
     def size(self) -> int:
         """Bytes of all columns."""
         return sum(self.bytes.values())
+
+    def size_of(self, columns: Collection[str]) -> int:
+        """Bytes of some columns; of all fields of a record that is among them."""
+        low = {column.lower() for column in columns}
+        return sum(size for path, size in self.bytes.items() if _prefixes(path.lower()) & low)
+
+
+def _prefixes(path: str) -> set[str]:
+    parts = path.split(".")
+    return {".".join(parts[:length]) for length in range(1, len(parts) + 1)}
 
 
 def partitions_of(connection: Connection, table: Table, only: str = "") -> list[Partition]:

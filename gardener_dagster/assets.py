@@ -3,6 +3,9 @@
 A step does the warehouse's operations in their order and writes what happened into the store (for
 the status page and the metrics) and into Dagster (for people). What an operation is stands in
 ``warehouse``; when a step runs is the sensors' and the backfills' business.
+
+Dagster's graph shows the last part of a key only, the same for a source's whole chain; so the kinds
+say which table a node is.
 """
 
 import datetime as dt
@@ -134,7 +137,7 @@ def _tmp_asset(source: Source, partitions: dg.PartitionsDefinition[str]) -> Step
         deps=[parsed_key(source)],
         partitions_def=partitions,
         group_name=source.experiment,
-        kinds={"bigquery", "table"},
+        kinds={"bigquery", "tmp"},
         op_tags={"gardener/operation": "load"},
         description=(
             f"A date's parsed objects, loaded into `{source.tmp_table}`; the date's partition is"
@@ -176,7 +179,7 @@ def _raw_asset(source: Source, partitions: dg.PartitionsDefinition[str]) -> Step
         deps=[tmp_key(source)],
         partitions_def=partitions,
         group_name=source.experiment,
-        kinds={"bigquery", "table"},
+        kinds={"bigquery", "raw"},
         op_tags={"gardener/operation": "dedup, copy, delete"},
         description=(
             f"One row per `{', '.join(source.dedup_key)}`: duplicates are removed from"
@@ -239,7 +242,7 @@ def _joined_asset(
         ],
         partitions_def=partitions,
         group_name=source.experiment,
-        kinds={"bigquery", "table"},
+        kinds={"bigquery", "joined"},
         op_tags={"gardener/operation": "join"},
         description=(
             f"Every row of `{source.raw_table}` with its annotation from"

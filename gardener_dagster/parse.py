@@ -89,7 +89,7 @@ def _spec(source: Source, partitions: dg.PartitionsDefinition[str]) -> dg.AssetS
         key=parsed_key(source),
         partitions_def=partitions,
         group_name=source.experiment,
-        kinds={"gcs", "json"},
+        kinds={"gcs", "parsed"},
         skippable=True,
         description=(
             f"One JSON object per archive of `gs://{source.bucket}/{source.experiment}/"

@@ -15,7 +15,7 @@ from gardener_dagster.local.bigquery.catalog import Catalog, Table, TableId
 from gardener_dagster.local.bigquery.database import Connection
 from gardener_dagster.local.bigquery.errors import invalid_query, not_implemented
 from gardener_dagster.local.bigquery.information_schema import view
-from gardener_dagster.local.bigquery.schema import quoted
+from gardener_dagster.local.bigquery.partitions import partitions_of
 
 _COMPARISONS = (exp.EQ, exp.LT, exp.LTE, exp.GT, exp.GTE, exp.NullSafeEQ)
 _OWNERS = (exp.Select, exp.Delete, exp.Update, exp.Merge)
@@ -33,10 +33,6 @@ class Scan:
     node: exp.Table
     table: Table
     filters: list[exp.Expression] = field(default_factory=list)
-
-    def condition(self, sql: str) -> str:
-        """The filters as DuckDB's condition on the table alone; ``sql`` is theirs joined."""
-        return sql or "TRUE"
 
 
 def bind(
@@ -134,12 +130,10 @@ def partitions_read(scan: Scan, connection: Connection, conditions: str) -> list
         conditions: the filters in DuckDB's SQL.
     """
     partitioning = scan.table.partitioning
-    if partitioning is None:
-        return [""]
-    name = quoted(partitioning.column.name)
+    if partitioning is None or not scan.filters:
+        return [partition.id for partition in partitions_of(connection, scan.table)]
     found = connection.execute(
-        f"SELECT DISTINCT {partitioning.id_sql} FROM {scan.table.store}"
-        f" WHERE {conditions} AND ({name} IS NULL OR {name} IS NOT NULL)"
+        f"SELECT DISTINCT {partitioning.id_sql} FROM {scan.table.store} WHERE {conditions}"
     ).fetchall()
     return [one for (one,) in found]
 

@@ -288,6 +288,15 @@ def literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def column_list(fields: Sequence[Field]) -> str:
-    """The columns of a ``CREATE TABLE``; DuckDB, unlike BigQuery, needs at least one."""
-    return ", ".join(f"{quoted(f.name)} {f.duckdb_type}" for f in fields) or '"_none" BOOLEAN'
+def column_list(fields: Sequence[Field], *, defaults: bool = False) -> str:
+    """The columns of a ``CREATE TABLE``; DuckDB, unlike BigQuery, needs at least one.
+
+    Args:
+        fields: of the table.
+        defaults: what is not given is an empty array where it is repeated; else NULL.
+    """
+    columns = []
+    for field in fields:
+        default = " DEFAULT []" if defaults and field.repeated else ""
+        columns.append(f"{quoted(field.name)} {field.duckdb_type}{default}")
+    return ", ".join(columns) or '"_none" BOOLEAN'

@@ -118,7 +118,7 @@ class Write:
         if self.disposition == TRUNCATE:
             condition = table.where(self.destination.partition)
             connection.execute(f"DELETE FROM {table.store} WHERE {condition}")
-        _check_required(connection, rows, table, fields)
+        check_required(connection, rows, table, fields)
         _insert(connection, rows, table, fields)
         measure(connection, table, now, ids)
         return catalog.touched(connection, table, now)
@@ -139,7 +139,7 @@ class Write:
             self._partitioning(body, fields).start(self.destination.partition)
         table = catalog.create_table(connection, self.destination, body, now, store=rows)
         self._partitions(connection, table, rows, fields)
-        _check_required(connection, rows, table, fields)
+        check_required(connection, rows, table, fields)
         measure(connection, table, now)
         return table
 
@@ -182,7 +182,7 @@ class Write:
             now,
             schema={"fields": to_json(fields)},
         )
-        _check_required(connection, rows, made, fields)
+        check_required(connection, rows, made, fields)
         measure(connection, made, now)
         return made
 
@@ -255,7 +255,18 @@ def _as_strict_as(fields: Fields, table: Fields) -> Fields:
     return tuple(made)
 
 
-def _check_required(connection: Connection, rows: str, table: Table, fields: Fields) -> None:
+def check_required(connection: Connection, rows: str, table: Table, fields: Fields) -> None:
+    """Refuses rows without a value that the table requires.
+
+    Args:
+        connection: the transaction.
+        rows: the DuckDB table that has them.
+        table: they go to.
+        fields: their schema.
+
+    Raises:
+        BigQueryError: there are such rows.
+    """
     for field in table.fields:
         if field.mode != REQUIRED:
             continue

@@ -14,7 +14,7 @@ from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase
 from urllib3.util.retry import Retry
 
-from gardener_api.jobs import JobState
+from gardener_api.jobs import MAX_TEXT, JobState
 
 _NO_JOB = "No job found. Try again."
 _TRY_AGAIN = (429, 502, 503, 504)
@@ -123,7 +123,8 @@ class JobsClient:
             JobGone: The attempt is over.
             JobsAPIError: The call failed.
         """
-        values = {"id": job_id, "state": str(state), "detail": detail}
+        # The sidecar cuts it anyway, and refuses forms of several MB.
+        values = {"id": job_id, "state": str(state), "detail": detail[:MAX_TEXT]}
         _check(self._post(self._again, "update", values))
 
     def heartbeat(self, job_id: str) -> None:
@@ -142,7 +143,8 @@ class JobsClient:
             JobGone: The attempt was over already.
             JobsAPIError: The call failed.
         """
-        response = self._post(self._again, "error", {"id": job_id, "error": error})
+        values = {"id": job_id, "error": error[:MAX_TEXT]}
+        response = self._post(self._again, "error", values)
         tries = response.raw.retries.history if response.raw.retries else ()
         if response.status_code == 410 and tries:
             return  # the attempt is over, which is what was asked for: an answer may have been lost

@@ -6,6 +6,7 @@ the tables in BigQuery are ``tables``'. A method returns after its commit.
 
 import datetime as dt
 import logging
+import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -42,7 +43,9 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _TRIES = 5
-_ENQUEUED_AT_ONCE = 200  # the sidecar waits meanwhile
+# The sidecar waits for a transaction of asks; in the pause between two it comes first.
+_ENQUEUED_AT_ONCE = 200
+_PAUSE_SECONDS = 0.002
 _c = schema.jobs.c
 
 _RAISE = (
@@ -100,8 +103,10 @@ class JobStore(JobQueries):
         Returns:
             The jobs in the order of the asks.
         """
-        done = []
+        done: list[Job] = []
         for some in _without_repeats(asks):
+            if done:
+                time.sleep(_PAUSE_SECONDS)
             done += self._transaction(partial(self._enqueue, asks=some, now=now))
         return done
 

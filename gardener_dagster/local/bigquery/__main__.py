@@ -1,30 +1,48 @@
 """``python -m gardener_dagster.local.bigquery``: the server as a process."""
 
 import argparse
-import datetime as dt
+import sys
 from pathlib import Path
 
 import uvicorn
 
-from gardener_dagster.local.bigquery.catalog import Catalog
+from gardener_dagster.local.bigquery.database import DatabaseInUse
 from gardener_dagster.local.bigquery.server import create_app
 
 
-def main() -> None:
+def main() -> int:
     """Runs the server until it is told to stop."""
-    parser = argparse.ArgumentParser(description="BigQuery's REST API on DuckDB.")
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=9050)
-    parser.add_argument("--data", type=Path, required=True, help="folder of its data")
-    parser.add_argument("--memory-limit", default="512MB", help="of DuckDB")
-    parser.add_argument("--faults", action="store_true", help="let tests inject faults")
-    options = parser.parse_args()
-    catalog = Catalog(
-        options.data, now=lambda: dt.datetime.now(dt.UTC), memory_limit=options.memory_limit
+    parser = argparse.ArgumentParser(
+        prog="python -m gardener_dagster.local.bigquery",
+        description="BigQuery's REST API on this machine. It checks no credentials.",
     )
-    app = create_app(catalog, faults_enabled=options.faults)
-    uvicorn.run(app, host=options.host, port=options.port, log_level="warning", access_log=False)
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=9050, help="0: any free one")
+    parser.add_argument("--data", type=Path, required=True, help="folder of everything it keeps")
+    parser.add_argument("--memory-limit", default="512MB", help="of DuckDB (%(default)s)")
+    parser.add_argument("--threads", type=int, default=2, help="of DuckDB (%(default)s)")
+    parser.add_argument("--faults", action="store_true", help="tests may make things go wrong")
+    options = parser.parse_args()
+    try:
+        app = create_app(
+            options.data,
+            memory_limit=options.memory_limit,
+            threads=options.threads,
+            faults=options.faults,
+        )
+    except DatabaseInUse as error:
+        print(error, file=sys.stderr)
+        return 1
+    uvicorn.run(
+        app,
+        host=options.host,
+        port=options.port,
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=5,
+    )
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

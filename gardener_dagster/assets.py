@@ -37,6 +37,8 @@ from gardener_dagster.warehouse.results import Result
 
 Step = dg.AssetsDefinition
 
+_LONG_AGO = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+
 
 def build_assets(
     config: GardenerConfig, partitions: dg.PartitionsDefinition[str]
@@ -294,7 +296,7 @@ def objects_of_parse(gcs: GCSResource, key: JobKey, pattern: str, store: JobStor
     A date that the store does not know (parsed before this gardener was) is taken as it is.
     """
     job = store.latest(key)
-    started = job.leased if job and job.leased else dt.datetime.min.replace(tzinfo=dt.UTC)
+    started = job.leased if job and job.leased else _LONG_AGO
     return choose_objects(
         (
             ParsedObject(name=o.name, written=o.updated, size=o.size, write_error=o.write_error)

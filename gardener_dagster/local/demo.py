@@ -5,6 +5,7 @@ It does what a user would: upload archives, ask for a backfill in Dagster, and l
 
 import datetime as dt
 import signal
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -57,7 +58,7 @@ def run_demo(
     Raises:
         PartFailedError: A part of the stack ended.
     """
-    console = Console()
+    console = _console()
     config = load_config(config_path)
     days = _days(*(dates or SAMPLE_DATES))
     with terminating(), claim_home(home) as own, tempfile.TemporaryDirectory() as folder:
@@ -79,7 +80,7 @@ def run_dev(*, home: Path, config_path: Path, workers: int) -> None:
     Raises:
         PartFailedError: A part of the stack ended.
     """
-    console = Console()
+    console = _console()
     with terminating(), claim_home(home) as own:
         settings = _settings(own, config_path, workers)
         with _stack(console, settings) as processes:
@@ -185,6 +186,11 @@ class _Demo:
             for source in self.config.sources
             if source.joined_table and (annotations := self.config.annotations_of(source))
         )
+
+
+def _console() -> Console:
+    """As wide as the terminal; in a file as wide as the tables want."""
+    return Console() if sys.stdout.isatty() else Console(width=110)
 
 
 def _days(first: dt.date, last: dt.date) -> tuple[dt.date, ...]:

@@ -49,7 +49,8 @@ def results_table(landed: Iterable[Landed]) -> Table:
     table = Table(title="What landed where", title_justify="left")
     for name in ("date", "datatype", "archives", "rows loaded", "duplicates removed", "raw rows",
                  "joined rows", "share annotated", "seconds"):  # fmt: skip
-        table.add_column(name, justify="left" if name in ("date", "datatype") else "right")
+        text = name in ("date", "datatype")
+        table.add_column(name, justify="left" if text else "right", no_wrap=text)
     for row in landed:
         counts = row.counts
         table.add_row(

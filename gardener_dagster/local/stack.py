@@ -15,6 +15,9 @@ from pathlib import Path
 from gardener_dagster.local.clients import PROJECT
 from gardener_dagster.local.processes import Part, Processes
 
+_FIRST = ("storage", "bigquery", "sidecar", "code server")
+"""What the others talk to from their first second."""
+
 PARSED_BUCKET = "etl-mlab-local"
 PREFERRED_PORTS = {
     "dagster": 3000,
@@ -201,10 +204,11 @@ def running_stack(
     """
     _prepare(settings)
     with build_parts(settings) as processes:
-        processes.start("storage", "bigquery", "sidecar", "code server")
-        processes.wait_until_ready("storage", "bigquery", "sidecar", "code server", seen=seen)
+        processes.start(*_FIRST)
+        processes.wait_until_ready(*_FIRST, seen=seen)
         processes.start()
-        processes.wait_until_ready(seen=seen)
+        rest = [part.name for part in processes.parts if part.name not in _FIRST]
+        processes.wait_until_ready(*rest, seen=seen)
         yield processes
 
 

@@ -196,7 +196,7 @@ def test_columns_of_an_older_raw_table_are_kept_and_copied_over(lab: "Lab", rows
     tables = lab.tables()
     lab.client.create_dataset(tables.raw)
     old = bigquery.Table(
-        lab.client.dataset(tables.raw).table("ndt7"),
+        f"{lab.client.project}.{tables.raw}.ndt7",
         schema=[
             bigquery.SchemaField("ID", "STRING"),
             bigquery.SchemaField("date", "DATE"),

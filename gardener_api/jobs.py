@@ -393,7 +393,7 @@ def fail_stage(
     never_begun = job.state is JobState.POST_PROCESSING and job.number == number
     if not begun and not never_begun:
         return None
-    return move(
+    change = move(
         job,
         JobState.FAILED,
         now=now,
@@ -402,3 +402,5 @@ def fail_stage(
         failed_in=job.state,
         run_id=run_id,
     )
+    (failed,) = change.events
+    return Change(job=change.job, events=(replace(failed, detail=change.job.error),))

@@ -147,7 +147,7 @@ class _Pages:
         now = self._clock()
 
         def in_state(job: Job) -> str:
-            return human_duration((job.ended or now if job.state in ENDED else now) - job.entered)
+            return human_duration(now - job.entered)
 
         html = self._templates.get_template(template).render(
             now=now, refresh=REFRESH_SECONDS, ended=ENDED, in_state=in_state, **values

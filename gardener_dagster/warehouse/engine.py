@@ -293,7 +293,7 @@ class Engine:
 
     def _wait(self, step: Step, job: AnyJob) -> None:
         deadline = self._clock() + self.settings.job_timeout.total_seconds()
-        pause = 0.05
+        pause = 0.01
         try:
             while job.state != "DONE":
                 if self._clock() > deadline:
@@ -307,7 +307,7 @@ class Engine:
                         advice="see in BigQuery what it waited for, then run again",
                     )
                 self._sleep(pause)
-                pause = min(pause * 1.5, 10.0)
+                pause = min(pause * 2, 10.0)
                 self.call(step, lambda options: job.reload(**options))
         except BaseException as error:
             # A run that is cancelled must not leave a job behind that writes later.

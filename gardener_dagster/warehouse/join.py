@@ -87,12 +87,9 @@ class Joiner:
         tables, date = step.tables, step.ctx.date
         annotations = tables.annotations_partition(date).table_id
         # Missing where no annotation was ever parsed: the columns must be there all the same.
-        self._tables.ensure(step, annotations, schema_of(tables.annotations))
-        schema = joined_schema(
-            self._tables.schema(step, annotations),
-            self._tables.schema(step, tables.raw_partition(date).table_id),
-        )
-        self._tables.ensure(step, step.partition.table_id, schema)
+        of_annotations = self._tables.ensure(step, annotations, schema_of(tables.annotations))
+        of_raw = self._tables.schema(step, tables.raw_partition(date).table_id)
+        self._tables.ensure(step, step.partition.table_id, joined_schema(of_annotations, of_raw))
 
     @staticmethod
     def _result(

@@ -18,7 +18,7 @@ from gardener_dagster.warehouse.errors import (
 from gardener_dagster.warehouse.names import quoted_table
 from gardener_dagster.warehouse.objects import MAXIMUM_URIS, LoadSource
 from gardener_dagster.warehouse.results import BqJob, LoadResult
-from gardener_dagster.warehouse.schemas import Field, has_field, is_known, schema_of
+from gardener_dagster.warehouse.schemas import Field, has_field, is_known, merge, schema_of
 from gardener_dagster.warehouse.sql import query
 from gardener_dagster.warehouse.tables import Tables
 
@@ -56,10 +56,10 @@ class Loader:
             partition(step.ctx.date).table_id
             for partition in (tables.tmp_partition, tables.raw_partition)
         )
-        self._tables.ensure(step, raw, schema_of(tables.datatype))
-        self._tables.ensure(step, tmp, self._tables.schema(step, raw))
-        # What tmp alone had, or a copy would be refused.
-        self._tables.add_fields(step, raw, self._tables.schema(step, tmp))
+        of_raw = self._tables.ensure(step, raw, schema_of(tables.datatype))
+        of_both = self._tables.ensure(step, tmp, of_raw)
+        if merge(of_raw, of_both)[1]:
+            self._tables.add_fields(step, raw, of_both)  # or a copy would be refused
 
     def load(self, step: Step, source: LoadSource) -> LoadResult:
         """Replaces the tmp partition by the rows of the source's objects."""

@@ -31,8 +31,9 @@ class Survey:
     ) -> list[int]:
         """How many rows each partition has; 0 where it is missing. Reads no data."""
         step = self._step(tables, partitions[0], ctx)
-        known = {p.table_id: self._tables.get(step, p.table_id) is not None for p in partitions}
-        present = [(i, p) for i, p in enumerate(partitions) if known[p.table_id]]
+        names = {partition.table_id for partition in partitions}
+        known = {name for name in sorted(names) if self._tables.get(step, name) is not None}
+        present = [(i, p) for i, p in enumerate(partitions) if p.table_id in known]
         counts = [0] * len(partitions)
         if present:
             parts = (query("count", index=str(i), table=self._quoted(p)) for i, p in present)

@@ -41,19 +41,21 @@ class Tables:
         table = self.get(step, table_id)
         return fields_of(table) if table else []
 
-    def ensure(self, step: Step, table_id: str, schema: Sequence[Field]) -> tuple[str, ...]:
+    def ensure(self, step: Step, table_id: str, schema: Sequence[Field]) -> list[Field]:
         """Makes the table and its dataset where they are missing; else adds the columns it lacks.
 
         The table is partitioned by day on `date` and a query without a filter on it is refused.
 
         Returns:
-            The columns that were added, as `path TYPE`; none for a new table.
+            All its columns.
         """
-        if self.get(step, table_id) is None:
-            self._create(step, table_id, schema)
-        return self.add_fields(step, table_id, schema)
+        table = self.get(step, table_id) or self._create(step, table_id, schema)
+        merged, added = merge(fields_of(table), schema)
+        if added:
+            self.add_fields(step, table_id, schema)
+        return merged
 
-    def _create(self, step: Step, table_id: str, schema: Sequence[Field]) -> None:
+    def _create(self, step: Step, table_id: str, schema: Sequence[Field]) -> bigquery.Table:
         reference = self._engine.reference(table_id)
         dataset = bigquery.Dataset(
             bigquery.DatasetReference(reference.project, reference.dataset_id)
@@ -72,12 +74,13 @@ class Tables:
             lambda options: client.create_dataset(dataset, exists_ok=True, **options),
             table=table_id,
         )
-        call(
+        made = call(
             step,
             lambda options: client.create_table(table, exists_ok=True, **options),
             table=table_id,
         )
         _log.info("made table %s", table_id)
+        return made
 
     def add_fields(self, step: Step, table_id: str, schema: Sequence[Field]) -> tuple[str, ...]:
         """Adds to a table that exists the columns it lacks.

@@ -49,8 +49,8 @@ class TestList:
         store.apply([Update(job.id, "parsing", "ndt/ndt7/a.tgz")], now=now)
         [row] = rows(client.get("/").text)
         assert row == (
-            "2024-03-01 ndt/ndt7 archive-mlab-oti parsing 3 h 12 min 2 ndt/ndt7/a.tgz no disk"
-            " 10.0.0.7 2024-03-02 10:30:00"
+            "2024-03-01 ndt/ndt7 archive-mlab-oti parsing 2024-03-02 10:30:00 3 h 12 min 2"
+            " ndt/ndt7/a.tgz last error: no disk 10.0.0.7 2024-03-02 10:30:00"
         )
 
     def test_a_failed_job_says_where(

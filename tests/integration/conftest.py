@@ -28,7 +28,7 @@ sources:
 
 GOOD = tuple(dt.date(2024, 3, day) for day in (1, 2))
 """Dates of sample archives."""
-WITH_A_BAD_ONE = tuple(dt.date(2024, 5, day) for day in (1, 2, 3))
+WITH_A_BAD_ONE = tuple(dt.date(2024, 5, day) for day in (1, 2))
 """The second has an archive that is none."""
 BAD = WITH_A_BAD_ONE[1]
 

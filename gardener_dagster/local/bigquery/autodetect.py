@@ -41,7 +41,8 @@ def detect(sample: Iterable[Mapping[str, Any]], *, known: Fields = ()) -> Fields
     found: list[Field] = []
     for row in sample:
         found = _merge(found, _fields(row))
-    made = [_as_known(field, find(known, field.name)) for field in found]
+    settled = [field for field in map(_settled, found) if field is not None]
+    made = [_as_known(field, find(known, field.name)) for field in settled]
     made += [field for field in known if find(found, field.name) is None]
     if not made:
         raise invalid("Schema has no fields: the schema cannot be detected from empty data")
@@ -49,24 +50,19 @@ def detect(sample: Iterable[Mapping[str, Any]], *, known: Fields = ()) -> Fields
 
 
 def _fields(row: Mapping[str, Any]) -> list[Field]:
-    fields = (_field(name, value) for name, value in row.items())
-    return _merge([], [field for field in fields if field is not None])
+    return _merge([], [_field(name, value) for name, value in row.items()])
 
 
-def _field(name: str, value: object) -> Field | None:
-    """``None``: the value does not tell."""
+def _field(name: str, value: object) -> Field:
+    """The field of one value; its type is empty where the value does not tell."""
     match value:
-        case None | [] | {}:
-            return None
+        case None:
+            return Field(name=name, type="")
         case list():
-            one: list[Field] = []
-            for item in value:
-                field = _field(name, item)
-                one = _merge(one, [field] if field else [])
-            return replace(one[0], mode=REPEATED) if one else None
+            one = _merge([Field(name=name, type="")], [_field(name, item) for item in value])[0]
+            return replace(one, mode=REPEATED)
         case dict():
-            inner = _fields(value)
-            return Field(name=name, type="RECORD", fields=tuple(inner)) if inner else None
+            return Field(name=name, type="RECORD", fields=tuple(_fields(value)))
         case bool():
             return Field(name=name, type="BOOLEAN")
         case int():
@@ -90,8 +86,14 @@ def _merge(have: list[Field], new: Iterable[Field]) -> list[Field]:
 
 
 def _wider(one: Field, other: Field) -> Field:
+    if one.type == "" and one.mode != REPEATED:
+        return other
+    if other.type == "" and other.mode != REPEATED:
+        return one
     if one.mode != other.mode:
         raise invalid(f"Array specified for non-repeated field: {one.name}.")
+    if one.type == "" or other.type == "":
+        return one if other.type == "" else other
     if one.type == other.type == "RECORD":
         return replace(one, fields=tuple(_merge(list(one.fields), other.fields)))
     if one.type == other.type:
@@ -99,6 +101,14 @@ def _wider(one: Field, other: Field) -> Field:
     if "RECORD" in (one.type, other.type):
         raise invalid(f"Field {one.name} is a record in some rows and none in others")
     return replace(one, type=_WIDER.get(frozenset({one.type, other.type}), "STRING"))
+
+
+def _settled(field: Field) -> Field | None:
+    """Where no value tells, BigQuery takes STRING; a record that is always empty is left out."""
+    if field.type == "RECORD":
+        inner = [one for one in map(_settled, field.fields) if one is not None]
+        return replace(field, fields=tuple(inner)) if inner else None
+    return field if field.type else replace(field, type="STRING")
 
 
 def _as_known(field: Field, known: Field | None) -> Field:

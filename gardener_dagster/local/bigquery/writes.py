@@ -242,8 +242,6 @@ def _one_of(body: Resource, key: str, default: str, values: Sequence[str]) -> st
 
 def _as_strict_as(fields: Fields, table: Fields) -> Fields:
     """A query's result is NULLABLE throughout: that alone does not relax a table."""
-    from dataclasses import replace
-
     made = []
     for field in fields:
         other = find(table, field.name)

@@ -1,37 +1,34 @@
 """A test's JSON into a row, for each datatype that the reference parser knows. Pure.
 
-Rows hold what the tables' schemas hold and nothing else: BigQuery refuses a load with a field that
-its table lacks, and nodes write fields that no schema has (``ConnectionInfo``, for one).
+What rows are made of is what m-lab/etl makes of the same tests, down to the case of the keys.
 """
 
 import datetime as dt
+import importlib.metadata
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, NoReturn
 
+from gardener_dagster.local.parser.fields import MisfitError, Row, record
 from gardener_dagster.warehouse.schemas import Field, schema_of
-
-Row = dict[str, Any]
-
-VERSION = "https://github.com/m-lab/etl-gardener/tree/reference-parser"
 
 
 class CorruptError(ValueError):
     """A member of an archive that is no test of its datatype."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Origin:
-    """Where a test was read, and when it was parsed: the ``parser`` record of a row.
+    """Where a test was read, and when it was parsed.
 
     Attributes:
         archive_url: ``gs://bucket/name``.
         archive_size: In bytes.
         filename: Of the member in the archive.
         file_size: Of the member, in bytes, as it is in the archive.
-        parsed: The time, aware.
+        parsed: The time, aware and UTC.
     """
 
     archive_url: str
@@ -40,16 +37,15 @@ class Origin:
     file_size: int
     parsed: dt.datetime
 
-    @property
     def record(self) -> Row:
-        """The ``parser`` record."""
+        """The ``parser`` record of a row."""
         return {
-            "Version": VERSION,
+            "Version": _version(),
             "Time": self.parsed.isoformat().replace("+00:00", "Z"),
             "ArchiveURL": self.archive_url,
             "Filename": self.filename,
             "Priority": 0,
-            "GitCommit": "",
+            "GitCommit": "",  # what is installed does not know its own
             "ArchiveSize": self.archive_size,
             "FileSize": self.file_size,
         }
@@ -65,55 +61,52 @@ def parse_member(datatype: str, content: bytes, *, date: dt.date, origin: Origin
         origin: Where it was read.
 
     Raises:
-        CorruptError: The content is no JSON object.
+        CorruptError: The content is no JSON object, or a value is of another type than its column.
     """
     try:
-        test = json.loads(content)
-    except ValueError as error:
+        test = json.loads(content, parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:
         raise CorruptError(f"{origin.filename} is not JSON: {error}") from error
-    if not isinstance(test, dict):
-        raise CorruptError(f"{origin.filename} is not a JSON object but {type(test).__name__}")
-    return _PARSERS[datatype](test, date, origin)
+    try:
+        return _PARSERS[datatype](test, date, origin)
+    except MisfitError as error:
+        raise CorruptError(f"{origin.filename}{error}") from error
 
 
 # -- ndt7
 
 
-def _ndt7(test: Row, date: dt.date, origin: Origin) -> Row:
-    summary = _ndt7_summary(test)
-    row: Row = {
-        "ID": summary.get("UUID"),
-        "A": summary or None,
-        "Parser": origin.record,
-        "Date": date.isoformat(),
-        "Raw": pruned(test, _fields_of("ndt7", "raw")),
-    }
-    return {name: value for name, value in row.items() if value is not None}
+def _ndt7(test: Any, date: dt.date, origin: Origin) -> Row:  # noqa: ANN401 - any JSON
+    raw = _reader("ndt7", "raw")({"raw": test})["raw"]
+    summary = _summary(raw)
+    row: Row = {"ID": summary["UUID"], "A": summary} if summary else {}
+    return row | {"Parser": origin.record(), "Date": date.isoformat(), "Raw": raw}
 
 
-def _ndt7_summary(test: Row) -> Row:
+def _summary(raw: Row) -> Row:
     """The ``a`` record; empty for a test with neither direction."""
-    for direction, acked in (("Download", "BytesAcked"), ("Upload", "BytesReceived")):
-        half = test.get(direction)
-        if isinstance(half, dict):
-            summary: Row = {
-                "UUID": str(half.get("UUID", "")).replace("_unsafe", ""),
+    for direction, moved in (("Download", "BytesAcked"), ("Upload", "BytesReceived")):
+        if half := raw.get(direction):
+            return {
+                "UUID": half.get("UUID", "").replace("_unsafe", ""),
                 "TestTime": half.get("StartTime"),
-                "CongestionControl": "bbr",
+                "CongestionControl": "bbr",  # of all ndt7 servers
+                **_rates(half.get("ServerMeasurements"), moved, download=direction == "Download"),
             }
-            return summary | _rates(half, acked, download=direction == "Download")
     return {}
 
 
-def _rates(half: Row, acked: str, *, download: bool) -> Row:
-    measurements = half.get("ServerMeasurements") or ()
-    info = next((m["TCPInfo"] for m in reversed(measurements) if m.get("TCPInfo")), None)
-    if info is None:
-        return {}
-    sent, elapsed = info.get("BytesSent", 0), info.get("ElapsedTime", 0)
-    rates: Row = {"MinRTT": info.get("MinRTT", 0) / 1000}
-    if elapsed:
-        rates["MeanThroughputMbps"] = 8 * info.get(acked, 0) / elapsed
+def _rates(measurements: list[Row] | None, moved: str, *, download: bool) -> Row:
+    """Of the last snapshot: 0 where there is none, as in m-lab/etl; no value where it has none."""
+    if not measurements:
+        return {"MeanThroughputMbps": 0.0, "MinRTT": 0.0, "LossRate": 0.0}
+    info = measurements[-1].get("TCPInfo", {})
+    elapsed, sent = info.get("ElapsedTime"), info.get("BytesSent")
+    rates: Row = {}
+    if elapsed and moved in info:
+        rates["MeanThroughputMbps"] = 8 * info[moved] / elapsed  # bits/µs
+    if "MinRTT" in info:
+        rates["MinRTT"] = info["MinRTT"] / 1000
     if not download:
         rates["LossRate"] = 0.0
     elif sent:
@@ -124,66 +117,54 @@ def _rates(half: Row, acked: str, *, download: bool) -> Row:
 # -- annotations
 
 
-def _annotation2(test: Row, date: dt.date, origin: Origin) -> Row:
-    halves = {
-        name: pruned(test[name.capitalize()], _fields_of("annotation2", name))
-        for name in ("server", "client")
-        if isinstance(test.get(name.capitalize()), dict)
-    }
-    for half in halves.values():
+def _annotation2(test: Any, date: dt.date, origin: Origin) -> Row:  # noqa: ANN401 - any JSON
+    read = _reader("annotation2", "server", "client", uuid="UUID")(test)
+    uuid = read.pop("UUID", None)
+    for half in read.values():
         _clear_region(half)
+    return {"id": uuid, "date": date.isoformat(), "parser": origin.record(), **read}
+
+
+def _hopannotation2(test: Any, date: dt.date, origin: Origin) -> Row:  # noqa: ANN401 - any JSON
+    raw = _reader("hopannotation2", "raw")({"raw": test})["raw"]
+    _clear_region(raw.get("Annotations", {}))
     return {
-        "id": test.get("UUID"),
-        "date": date.isoformat(),
-        "parser": origin.record,
-    } | halves
-
-
-def _hopannotation2(test: Row, date: dt.date, origin: Origin) -> Row:
-    raw = pruned(test, _fields_of("hopannotation2", "raw"))
-    _clear_region(raw.get("Annotations") or {})
-    return {"ID": test.get("ID"), "Parser": origin.record, "Date": date.isoformat(), "Raw": raw}
+        "ID": raw.get("ID"),
+        "Parser": origin.record(),
+        "Date": date.isoformat(),
+        "Raw": raw,
+    }
 
 
 def _clear_region(annotations: Row) -> None:
-    if isinstance(annotations.get("Geo"), dict):
-        annotations["Geo"].pop("Region", None)
+    annotations.get("Geo", {}).pop("Region", None)
 
 
-# -- schemas
-
-
-def pruned(value: Mapping[str, Any], fields: Sequence[Field]) -> Row:
-    """The parts of a JSON object that a schema knows; case does not matter, as in BigQuery."""
-    known = {field["name"].lower(): field for field in fields}
-    kept: Row = {}
-    for name, item in value.items():
-        field = known.get(name.lower())
-        if field is None or item is None:
-            continue
-        kept[field["name"]] = _pruned_value(item, field)
-    return kept
-
-
-def _pruned_value(item: Any, field: Field) -> Any:  # noqa: ANN401 - any JSON
-    if field["type"] != "RECORD":
-        return item
-    if field.get("mode") == "REPEATED":
-        return [pruned(one, field["fields"]) for one in item if isinstance(one, dict)]
-    return pruned(item, field["fields"]) if isinstance(item, dict) else None
+# -- reading
 
 
 @cache
-def _fields_of(datatype: str, record: str) -> Sequence[Field]:
-    field = next(f for f in schema_of(datatype) if f["name"].lower() == record)
-    fields: Sequence[Field] = field["fields"]
-    return fields
+def _reader(datatype: str, *columns: str, uuid: str | None = None) -> Callable[[Any], Row]:
+    """Reads objects whose keys are columns of the datatype, and the UUID where it is named."""
+    fields: list[Field] = [f for f in schema_of(datatype) if f["name"] in columns]
+    if uuid:
+        fields.append({"name": uuid, "type": "STRING"})
+    return record(fields)
 
 
-_PARSERS: dict[str, Callable[[Row, dt.date, Origin], Row]] = {
+def _no_number(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+@cache
+def _version() -> str:
+    return f"reference-parser v{importlib.metadata.version('gardener')}"
+
+
+_PARSERS: dict[str, Callable[[Any, dt.date, Origin], Row]] = {
     "ndt7": _ndt7,
     "annotation2": _annotation2,
     "hopannotation2": _hopannotation2,
 }
-DATATYPES = frozenset(_PARSERS)
+DATATYPES = tuple(sorted(_PARSERS))
 """What the reference parser knows."""

@@ -1,77 +1,64 @@
-"""Takes jobs from the jobs API and does them, as M-Lab's parsers do; it knows nothing of tables.
+"""Takes jobs from the jobs API and does them, as M-Lab's parsers do.
 
-What it does more than they: it reports an attempt that cannot succeed, and lets go of a job that is
-no longer its own.
+What it does more than they: it reports an attempt that cannot succeed, keeps the lease of a job
+while a long archive is parsed, and lets go of a job that is no longer its own.
 """
 
 import datetime as dt
-import json
 import logging
 import re
 import signal
-import tempfile
 import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from itertools import islice
 from types import FrameType
-from typing import IO
-
-from google.api_core.exceptions import GoogleAPICallError
-from google.auth.exceptions import GoogleAuthError
-from google.cloud import storage
-from requests import RequestException
 
 from gardener_api.client import JobGone, JobsAPIError, JobsClient, LeasedJob
 from gardener_api.jobs import JobState
 from gardener_dagster.local.clients import storage_client
-from gardener_dagster.local.parser.archives import TruncatedError, read_members
-from gardener_dagster.local.parser.rows import DATATYPES, CorruptError, Origin, parse_member
+from gardener_dagster.local.parser.outputs import (
+    STORAGE_ERRORS,
+    ArchiveParser,
+    Outcome,
+    StoppedError,
+)
+from gardener_dagster.local.parser.rows import DATATYPES
 
 log = logging.getLogger(__name__)
 
-_SPOOL_BYTES = 32 * 2**20
-_STORAGE_ERRORS = (GoogleAPICallError, GoogleAuthError, RequestException)
+HEARTBEAT_SECONDS = 30.0
+"""At most between two calls of a job."""
 
 
 class FailedJobError(Exception):
     """An attempt that cannot succeed; the message is what the jobs API is told."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Parsed:
-    """What became of an archive."""
-
-    name: str
-    rows: int
-    corrupt: int
-
-
 class Worker:
-    """A parser that does one job after the other.
-
-    Args:
-        jobs: The jobs API.
-        storage_client: Of Cloud Storage.
-        output_bucket: Where rows are written.
-        threads: Archives at a time.
-        now: The time, aware.
-        stopping: Set when it shall take no further job, and let go of the one it has.
-    """
+    """A parser that does one job after the other."""
 
     def __init__(
         self,
         jobs: JobsClient,
-        storage_client: storage.Client,
+        archives: ArchiveParser,
         *,
-        output_bucket: str,
         threads: int,
-        now: Callable[[], dt.datetime],
         stopping: threading.Event,
+        heartbeat_seconds: float = HEARTBEAT_SECONDS,
     ) -> None:
-        self._jobs, self._storage, self._now = jobs, storage_client, now
-        self._output = output_bucket
+        """Make a worker. Nothing is asked yet.
+
+        Args:
+            jobs: The jobs API.
+            archives: Parses an archive.
+            threads: Archives at a time.
+            stopping: Set when it shall end: it takes no further job, and gives up what it has.
+            heartbeat_seconds: At most between two calls of a job.
+        """
+        self._jobs, self._archives = jobs, archives
         self._threads, self._stopping = threads, stopping
+        self._heartbeat_seconds = heartbeat_seconds
 
     def run(self, poll_seconds: float) -> None:
         """Takes and does jobs until it shall stop; asks again after a pause where there is none."""
@@ -79,7 +66,7 @@ class Worker:
             try:
                 job = self._jobs.next()
             except JobsAPIError as error:
-                log.warning("no answer from the jobs API, asking again: %s", error)
+                log.warning("no job, asking again: %s", error)
                 job = None
             if job is None:
                 self._stopping.wait(poll_seconds)
@@ -88,127 +75,97 @@ class Worker:
 
     def do(self, job: LeasedJob) -> None:
         """Does one job, and reports how it went."""
+        log.info("job %s: begun", job.id)
         try:
-            self._parse(job)
+            outcomes = self._parse(job)
         except JobGone:
-            log.warning("job %s is no longer ours", job.id)
+            log.warning("job %s: no longer ours", job.id)
+        except JobsAPIError as error:
+            log.error("job %s: left to its lease: %s", job.id, error)
         except FailedJobError as failed:
-            log.error("job %s failed: %s", job.id, failed)
             self._give_up(job, str(failed))
+        except Exception as error:  # noqa: BLE001 - a defect met in one job is reported, and other jobs go on
+            log.exception("job %s", job.id)
+            self._give_up(job, f"{type(error).__name__}: {error}")
+        else:
+            rows, corrupt = sum(o.rows for o in outcomes), sum(o.corrupt for o in outcomes)
+            log.info(
+                "job %s: %d archives, %d rows, %d corrupt tests",
+                job.id, len(outcomes), rows, corrupt,
+            )  # fmt: skip
+
+    def _give_up(self, job: LeasedJob, reason: str) -> None:
+        log.error("job %s: given up: %s", job.id, reason)
+        try:
+            self._jobs.error(job.id, reason)
+        except JobGone:
+            log.warning("job %s: no longer ours", job.id)
         except JobsAPIError as error:
             log.error("job %s: left to its lease: %s", job.id, error)
 
-    def _give_up(self, job: LeasedJob, reason: str) -> None:
-        try:
-            self._jobs.error(job.id, reason)
-        except JobsAPIError as error:
-            log.warning("job %s: left to its lease: %s", job.id, error)
-
-    def _parse(self, job: LeasedJob) -> None:
+    def _parse(self, job: LeasedJob) -> list[Outcome]:
         if job.datatype not in DATATYPES:
-            known = ", ".join(sorted(DATATYPES))
-            raise FailedJobError(f"datatype {job.datatype!r}: this parser knows {known}")
-        archives = self._list(job)
+            known = ", ".join(DATATYPES)
+            raise FailedJobError(f"datatype {job.datatype!r}: expected one of {known}")
+        names = self._list(job)
         self._jobs.update(job.id, JobState.PARSING, "starting tasks")
-        parsed: list[Parsed] = []
-        faults: list[str] = []
-        with ThreadPoolExecutor(self._threads, thread_name_prefix="archive") as pool:
-            # A window, so that a heartbeat goes out as each archive is begun and none too early.
-            waiting = list(archives)
-            running: list[Future[Parsed]] = []
-            try:
-                while waiting or running:
-                    while waiting and len(running) < self._threads:
-                        self._jobs.heartbeat(job.id)
-                        running.append(pool.submit(self._archive, job, waiting.pop(0)))
-                    if self._stopping.is_set():
-                        raise FailedJobError("the parser was told to stop")
-                    try:
-                        done = running.pop(0).result()
-                    except FailedJobError as failed:
-                        faults.append(str(failed))
-                        continue
-                    parsed.append(done)
-                    self._jobs.update(job.id, JobState.PARSING, done.name)
-            finally:
-                pool.shutdown(cancel_futures=True)
-        self._conclude(job, parsed, faults)
-
-    def _conclude(self, job: LeasedJob, parsed: Sequence[Parsed], faults: Sequence[str]) -> None:
-        if faults:
+        outcomes = self._parse_archives(job, names)
+        unread = [o for o in outcomes if not o.written]
+        if unread and len(unread) == len(outcomes):
+            # Of some, the rest is worth having, and no further attempt would read them.
             raise FailedJobError(
-                f"{len(faults)} of {len(faults) + len(parsed)} archives failed: {faults[0]}"
+                f"none of {len(unread)} archives could be read; the first,"
+                f" gs://{job.bucket}/{unread[0].name}: {unread[0].fault}"
             )
-        rows, corrupt = sum(p.rows for p in parsed), sum(p.corrupt for p in parsed)
-        log.info("job %s: %d archives, %d rows, %d corrupt", job.id, len(parsed), rows, corrupt)
         self._jobs.update(job.id, JobState.POST_PROCESSING)
+        return outcomes
 
     def _list(self, job: LeasedJob) -> list[str]:
-        wanted = re.compile(job.filter)
         try:
-            blobs = list(self._storage.list_blobs(job.bucket, prefix=job.prefix))
-        except _STORAGE_ERRORS as error:
-            raise FailedJobError(
-                f"gs://{job.bucket}/{job.prefix} could not be listed: {error}"
-            ) from error
-        return [blob.name for blob in blobs if wanted.search(blob.name)]
-
-    def _archive(self, job: LeasedJob, name: str) -> Parsed:
-        """Parses one archive into one object of rows.
-
-        What can be read of a truncated archive is written; its end counts as a corrupt member.
-        """
+            wanted = re.compile(job.filter)
+        except re.error as error:
+            raise FailedJobError(f"filter {job.filter!r}: {error}") from error
         try:
-            blob = self._storage.bucket(job.bucket).get_blob(name)
-            if blob is None:
-                raise FailedJobError(f"gs://{job.bucket}/{name} is gone")
-            with (
-                tempfile.SpooledTemporaryFile(_SPOOL_BYTES) as out,
-                blob.open("rb") as archive,
-            ):
-                rows, corrupt = self._rows(job, name, blob.size or 0, archive, out)
-                out.seek(0)
-                target = self._storage.bucket(self._output).blob(f"{job.bucket}/{name}.jsonl")
-                target.metadata = {"rows": str(rows)}
-                target.upload_from_file(out, content_type="application/x-ndjson")
-        except _STORAGE_ERRORS as error:
-            raise FailedJobError(f"gs://{job.bucket}/{name}: {error}") from error
-        return Parsed(name=name, rows=rows, corrupt=corrupt)
+            blobs = self._archives.client.list_blobs(job.bucket, prefix=job.prefix)
+            return [blob.name for blob in blobs if wanted.search(blob.name)]
+        except STORAGE_ERRORS as error:
+            url = f"gs://{job.bucket}/{job.prefix}"
+            raise FailedJobError(f"{url} could not be listed: {error}") from error
 
-    def _rows(
-        self,
-        job: LeasedJob,
-        name: str,
-        size: int,
-        archive: IO[bytes],
-        out: "tempfile.SpooledTemporaryFile[bytes]",
-    ) -> tuple[int, int]:
-        rows = corrupt = 0
-        try:
-            for member in read_members(archive):
-                origin = Origin(
-                    archive_url=f"gs://{job.bucket}/{name}",
-                    archive_size=size,
-                    filename=member.name,
-                    file_size=member.size,
-                    parsed=self._now(),
-                )
-                try:
-                    if member.content is None:
-                        raise CorruptError(f"{member.name} {member.fault}")
-                    row = parse_member(job.datatype, member.content, date=job.date, origin=origin)
-                except CorruptError as error:
-                    corrupt += 1
-                    log.warning("job %s: %s: %s", job.id, name, error)
-                    continue
-                out.write(json.dumps(row, separators=(",", ":")).encode() + b"\n")
-                rows += 1
-        except TruncatedError as error:
-            if not rows and not corrupt:
-                raise FailedJobError(f"gs://{job.bucket}/{name} is no archive: {error}") from error
-            corrupt += 1
-            log.warning("job %s: %s is truncated after %d rows: %s", job.id, name, rows, error)
-        return rows, corrupt
+    def _parse_archives(self, job: LeasedJob, names: Sequence[str]) -> list[Outcome]:
+        waiting = iter(names)
+        running: dict[Future[Outcome], str] = {}
+        outcomes: list[Outcome] = []
+        over = threading.Event()
+
+        def stopped() -> bool:
+            return over.is_set() or self._stopping.is_set()
+
+        with ThreadPoolExecutor(self._threads, thread_name_prefix="archive") as pool:
+            try:
+                while True:
+                    for name in islice(waiting, self._threads - len(running)):
+                        self._jobs.heartbeat(job.id)
+                        running[pool.submit(self._archives.parse, job, name, stopped)] = name
+                    if not running:
+                        return outcomes
+                    done, _ = wait(running, self._heartbeat_seconds, FIRST_COMPLETED)
+                    if not done:
+                        self._jobs.heartbeat(job.id)
+                    for future in done:
+                        outcomes.append(_outcome(job, running.pop(future), future))
+                        self._jobs.update(job.id, JobState.PARSING, outcomes[-1].name)
+            finally:
+                over.set()  # or the pool would wait for the archives of a job that is over
+
+
+def _outcome(job: LeasedJob, name: str, future: "Future[Outcome]") -> Outcome:
+    try:
+        return future.result()
+    except StoppedError as error:
+        raise FailedJobError("the parser was told to stop") from error
+    except STORAGE_ERRORS as error:
+        raise FailedJobError(f"gs://{job.bucket}/{name}: {error}") from error
 
 
 def run_worker(
@@ -219,7 +176,7 @@ def run_worker(
     threads: int,
     token: str | None = None,
 ) -> None:
-    """Runs a parser until SIGTERM or SIGINT.
+    """Runs a parser until SIGTERM or SIGINT; the job that it then has is given up.
 
     Args:
         api_url: The jobs API.
@@ -238,13 +195,8 @@ def run_worker(
         signal.signal(number, stop)
     with JobsClient(api_url, token=token) as jobs, storage_client() as client:
         log.info("asking %s for jobs, writing to gs://%s", api_url, output_bucket)
-        worker = Worker(
-            jobs,
-            client,
-            output_bucket=output_bucket,
-            threads=threads,
-            now=lambda: dt.datetime.now(dt.UTC),
-            stopping=stopping,
+        archives = ArchiveParser(
+            client=client, output_bucket=output_bucket, now=lambda: dt.datetime.now(dt.UTC)
         )
-        worker.run(poll_seconds)
-    log.info("stopped")
+        Worker(jobs, archives, threads=threads, stopping=stopping).run(poll_seconds)
+    log.info("ended")

@@ -2,6 +2,7 @@
 
 import datetime as dt
 import json
+import time
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -61,6 +62,7 @@ class Lab:
 
     def warehouse(self, **options: Any) -> Warehouse:
         settings = options.pop("settings", Settings(priority="INTERACTIVE", retry=QUICK))
+        options.setdefault("sleep", lambda seconds: time.sleep(min(seconds, 0.02)))
         return Warehouse(self.faulty, settings, **options)
 
     def context(self, date: dt.date = DATE, *, attempt: int = 1) -> JobContext:

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from gardener_dagster.local.parser.archives import TruncatedError, read_members
-from gardener_dagster.local.parser.rows import DATATYPES, CorruptError, Origin, parse_member
+from gardener_dagster.local.reference.archives import TruncatedError, read_members
+from gardener_dagster.local.reference.rows import DATATYPES, CorruptError, Origin, parse_member
 from gardener_dagster.local.samples import make_samples
 from gardener_dagster.warehouse.schemas import Field, schema_of
 

@@ -9,7 +9,7 @@ say which table a node is.
 """
 
 import datetime as dt
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -117,8 +117,8 @@ class TableStep:
             now=_now(),
         )
 
-    def metadata(self, table_id: str, *results: Result) -> dict[str, Any]:
-        """What all tables' materializations say."""
+    def metadata(self, table_id: str, *results: Result, about: Mapping[str, Any]) -> dict[str, Any]:
+        """What a table's materialization says: what is in it, then what it cost and how."""
         slots = sum(r.slot_seconds for r in results)
         common: dict[str, Any] = {
             "table": dg.MetadataValue.url(self._warehouse.table_url(table_id)),
@@ -130,7 +130,7 @@ class TableStep:
                 "\n".join(f"- [{j.id}]({j.url})" for r in results for j in r.bq_jobs) or "none"
             ),
         }
-        return common | _sql_metadata(results)
+        return dict(about) | common | _sql_metadata(results)
 
 
 def _tmp_asset(source: Source, partitions: dg.PartitionsDefinition[str]) -> Step:
@@ -159,17 +159,20 @@ def _tmp_asset(source: Source, partitions: dg.PartitionsDefinition[str]) -> Step
             result = warehouse.tables.load(step.tables, chosen, step.bq)
             step.record(result)
         return dg.MaterializeResult(
-            metadata=step.metadata(source.tmp_table, result)
-            | {
-                "dagster/row_count": result.rows,
-                "objects": result.objects,
-                "bytes": result.bytes_loaded,
-                "archives without an object": _named(chosen.missing),
-                "stale objects left out": _named(chosen.stale),
-                "objects of no archive left out": _named(chosen.orphaned),
-                "write errors of the parser": _named(chosen.write_errors),
-                "added fields": _named(result.added_fields),
-            }
+            metadata=step.metadata(
+                source.tmp_table,
+                result,
+                about={
+                    "dagster/row_count": result.rows,
+                    "objects": result.objects,
+                    "bytes": result.bytes_loaded,
+                    "archives without an object": _named(chosen.missing),
+                    "stale objects left out": _named(chosen.stale),
+                    "objects of no archive left out": _named(chosen.orphaned),
+                    "write errors of the parser": _named(chosen.write_errors),
+                    "added fields": _named(result.added_fields),
+                },
+            )
         )
 
     return load
@@ -215,15 +218,20 @@ def _raw_asset(source: Source, partitions: dg.PartitionsDefinition[str]) -> Step
             elif joined_key(source) not in (context.run.asset_selection or ()):
                 step.enter(JobState.JOINING, "waiting for annotations")
         return dg.MaterializeResult(
-            metadata=step.metadata(source.raw_table, dedup, copy, delete)
-            | {
-                "dagster/row_count": copy.rows,
-                "rows before": copy.rows_before or 0,
-                "rows loaded": dedup.rows_before,
-                "duplicates removed": dedup.duplicates_removed,
-                "rows without a key": dedup.null_keys,
-                "version": version,
-            }
+            metadata=step.metadata(
+                source.raw_table,
+                dedup,
+                copy,
+                delete,
+                about={
+                    "dagster/row_count": copy.rows,
+                    "rows before": copy.rows_before or 0,
+                    "rows loaded": dedup.rows_before,
+                    "duplicates removed": dedup.duplicates_removed,
+                    "rows without a key": dedup.null_keys,
+                    "version": version,
+                },
+            )
         )
 
     return raw
@@ -274,16 +282,19 @@ def _joined_asset(
             step.enter(JobState.COMPLETE)
         share = result.annotated / result.rows if result.rows else 0.0
         return dg.MaterializeResult(
-            metadata=step.metadata(table, result)
-            | {
-                "dagster/row_count": result.rows,
-                "rows annotated": result.annotated,
-                "share annotated": round(share, 4),
-                "annotations of the date": result.annotations,
-                "annotations of the day before": result.annotations_before,
-                "version of raw": inputs.raw,
-                "versions of annotations": f"{inputs.annotations}, {inputs.annotations_before}",
-            }
+            metadata=step.metadata(
+                table,
+                result,
+                about={
+                    "dagster/row_count": result.rows,
+                    "rows annotated": result.annotated,
+                    "share annotated": round(share, 4),
+                    "annotations of the date": result.annotations,
+                    "annotations of the day before": result.annotations_before,
+                    "version of raw": inputs.raw,
+                    "versions of annotations": f"{inputs.annotations}, {inputs.annotations_before}",
+                },
+            )
             | ({"nothing joined": result.skipped} if result.skipped else {})
         )
 

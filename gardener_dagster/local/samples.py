@@ -3,8 +3,8 @@
 Deterministic: the same seed and dates give the same bytes. Each date has a few archives of ndt7
 from several machines and the matching annotation2, with what real days have: tests that came
 twice, in two archives; a member that is no JSON; tests nobody annotated; tests of the first
-minutes of a day whose annotations stand in the archive of the day before; one that is annotated
-on both days.
+minutes of a day whose annotations are in the archive of the day before; one that is annotated on
+both days. What is in a test belongs in ``sample_records``.
 """
 
 import datetime as dt
@@ -13,40 +13,31 @@ import io
 import json
 import random
 import tarfile
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-Json = dict[str, Any]
-
-MACHINES = ("mlab1-lga05", "mlab2-lga05", "mlab3-syd03", "mlab1-gru03", "mlab2-fra04")
-TESTS_PER_MACHINE = 30
-TWICE = 8  # tests of a date that came twice
-UNANNOTATED = 7
-AFTER_MIDNIGHT = 4
-_SERVERS = {
-    "lga05": ("US", "New York", 40.77, -73.87, 3356),
-    "syd03": ("AU", "Sydney", -33.95, 151.18, 1221),
-    "gru03": ("BR", "São Paulo", -23.43, -46.47, 28573),
-    "fra04": ("DE", "Frankfurt", 50.03, 8.56, 3320),
-}
-_CLIENTS = (
-    ("US", "Reston", 38.97, -77.34, 701, "71.163.0.0/16"),
-    ("DE", "Köln", 50.94, 6.96, 3320, "91.0.0.0/10"),
-    ("BR", "Recife", -8.05, -34.88, 28573, "189.4.0.0/14"),
-    ("AU", "Hobart", -42.88, 147.33, 1221, "101.160.0.0/11"),
+from gardener_dagster.local.sample_records import (
+    MACHINES,
+    Json,
+    Machine,
+    annotation_record,
+    make_client,
+    ndt7_record,
 )
-_TCP_FIELDS = (
-    "State", "CAState", "Retransmits", "Probes", "Backoff", "Options", "WScale", "AppLimited",
-    "RTO", "ATO", "SndMSS", "RcvMSS", "Unacked", "Sacked", "Lost", "Retrans", "Fackets",
-    "LastDataSent", "LastAckSent", "LastDataRecv", "LastAckRecv", "PMTU", "RcvSsThresh", "RTT",
-    "RTTVar", "SndSsThresh", "SndCwnd", "AdvMSS", "Reordering", "RcvRTT", "RcvSpace",
-    "TotalRetrans", "PacingRate", "MaxPacingRate", "BytesAcked", "BytesReceived", "SegsOut",
-    "SegsIn", "NotsentBytes", "MinRTT", "DataSegsIn", "DataSegsOut", "DeliveryRate", "BusyTime",
-    "RWndLimited", "SndBufLimited", "Delivered", "DeliveredCE", "BytesSent", "BytesRetrans",
-    "DSackDups", "ReordSeen", "RcvOooPack", "SndWnd", "ElapsedTime",
-)  # fmt: skip
+
+TESTS_PER_MACHINE = 34
+AFTER_MIDNIGHT = 4
+"""Tests of the first machine, right after midnight, annotated in the archive of the day before."""
+TWICE = 8
+"""Tests of the first machine that came twice."""
+UNANNOTATED = 7
+"""Tests of the last machine that nobody annotated."""
+
+_BOOTED = dt.datetime(2019, 3, 2, 4, 6, 15, tzinfo=dt.UTC)  # all machines; in the UUIDs
+_CUT_OFF = b'{"GitShortCommit":"65ed3f0","Version":"v0.20.'
+_File = tuple[str, bytes]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,8 +45,12 @@ class Expected:
     """What must become of a date of a datatype.
 
     Attributes:
+        archives: Objects in the archive bucket.
+        rows_loaded: Rows that a parser makes of them.
+        duplicates_removed: Of these, further ones of the same test.
+        raw_rows: Those that are left.
         joined_rows: ``None`` for annotation2, which is not joined.
-        annotated_rows: Of the joined rows; ``None`` for annotation2.
+        annotated_rows: Joined rows with an annotation; ``None`` for annotation2.
     """
 
     archives: int
@@ -66,23 +61,30 @@ class Expected:
     annotated_rows: int | None = None
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class _Test:
     uuid: str
-    machine: str
+    machine: Machine
     start: dt.datetime
     content: Json
     annotation: Json
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Archive:
+    """An archive that is to be written."""
+
+    datatype: str
+    machine: Machine
+    closed: dt.datetime  # stands in its name
+    files: Sequence[_File]
+
+
 @dataclass(kw_only=True)
 class _Day:
-    """What is written for a date: files by machine, ids annotated in its own archives."""
-
+    date: dt.date
     tests: list[_Test]
-    ndt7: dict[str, list[tuple[str, bytes]]] = field(default_factory=dict)
-    annotations: dict[str, list[tuple[str, bytes]]] = field(default_factory=dict)
-    annotated: set[str] = field(default_factory=set)
+    annotated: list[_Test] = field(default_factory=list)  # in its own archives
 
 
 def make_samples(
@@ -92,36 +94,32 @@ def make_samples(
 
     Args:
         folder: Gets ``ndt/<datatype>/YYYY/MM/DD/<name>.tgz``.
-        dates: One after the other.
+        dates: In any order. What the first ones have of the day before is lost.
         seed: Another one gives other tests.
 
     Returns:
         What must become of each datatype and date, ``("ndt7", date)``.
     """
-    days = {date: _Day(tests=_tests(date, seed)) for date in dates}
-    for date, day in days.items():
-        _annotate(date, day, days)
-        _collect(day)
-    for date, day in days.items():
-        for machine, files in day.ndt7.items():
-            _write(folder, "ndt7", date, machine, files)
-        for machine, files in day.annotations.items():
-            _write(folder, "annotation2", date, machine, files)
+    days = {date: _Day(date=date, tests=_tests(date, seed)) for date in sorted(dates)}
+    for day in days.values():
+        _annotate(day, days.get(day.date - dt.timedelta(days=1)))
     expected: dict[tuple[str, dt.date], Expected] = {}
-    for date, day in days.items():
-        before = days.get(date - dt.timedelta(days=1))
-        readable = day.annotated | (before.annotated if before else set())
-        ids = {test.uuid for test in day.tests}
-        expected["ndt7", date] = Expected(
-            archives=len(day.ndt7),
-            rows_loaded=len(ids) + TWICE,
+    for day in days.values():
+        ndt7, annotations = _ndt7_archives(day), _annotation_archives(day)
+        for archive in (*ndt7, *annotations):
+            _write(folder, day.date, archive)
+        before = days.get(day.date - dt.timedelta(days=1))
+        readable = {test.uuid for test in [*day.annotated, *(before.annotated if before else ())]}
+        expected["ndt7", day.date] = Expected(
+            archives=len(ndt7),
+            rows_loaded=len(day.tests) + TWICE,
             duplicates_removed=TWICE,
-            raw_rows=len(ids),
-            joined_rows=len(ids),
-            annotated_rows=len(ids & readable),
+            raw_rows=len(day.tests),
+            joined_rows=len(day.tests),
+            annotated_rows=sum(test.uuid in readable for test in day.tests),
         )
-        expected["annotation2", date] = Expected(
-            archives=len(day.annotations),
+        expected["annotation2", day.date] = Expected(
+            archives=len(annotations),
             rows_loaded=len(day.annotated),
             duplicates_removed=0,
             raw_rows=len(day.annotated),
@@ -130,178 +128,110 @@ def make_samples(
 
 
 def _tests(date: dt.date, seed: int) -> list[_Test]:
+    """A date's tests, machine by machine, each in the order of time."""
     chance = random.Random(f"{seed} {date}")  # noqa: S311 - samples, not secrets
     midnight = dt.datetime.combine(date, dt.time(), dt.UTC)
     tests = []
-    for index, machine in enumerate(MACHINES):
-        for number in range(TESTS_PER_MACHINE):
-            early = index == 0 and number < AFTER_MIDNIGHT
-            seconds = chance.uniform(1, 50) if early else chance.uniform(3600, 86_000)
-            start = midnight + dt.timedelta(seconds=seconds)
-            uuid = f"ndt-{machine[-5:]}_{int(midnight.timestamp())}_{index:04X}{number:012X}"
+    for machine in MACHINES:
+        early = AFTER_MIDNIGHT if machine is MACHINES[0] else 0
+        seconds = sorted(
+            chance.uniform(1, 4) if number < early else chance.uniform(3600, 86_000)
+            for number in range(TESTS_PER_MACHINE)
+        )
+        for number, second in enumerate(seconds):
+            start = midnight + dt.timedelta(seconds=second)
+            # The socket's cookie counts on as long as the machine is up.
+            cookie = (date - _BOOTED.date()).days * 100 + number
+            uuid = f"ndt-{machine.pod}_{_BOOTED.timestamp():.0f}_{cookie:016X}"
+            opened = start - dt.timedelta(seconds=5)
+            client = make_client(chance)
             tests.append(
                 _Test(
                     uuid=uuid,
                     machine=machine,
                     start=start,
-                    content=_ndt7(chance, uuid, start),
-                    annotation=_annotation(chance, uuid, start, machine),
+                    content=ndt7_record(
+                        chance, machine, client, uuid, start, download=chance.random() < 0.5
+                    ),
+                    annotation=annotation_record(machine, client, uuid, opened),
                 )
             )
     return tests
 
 
-def _annotate(date: dt.date, day: _Day, days: dict[dt.date, _Day]) -> None:
-    before = days.get(date - dt.timedelta(days=1))
-    for position, test in enumerate(day.tests):
-        if position < AFTER_MIDNIGHT:  # begun the day before, as the annotator saw it
-            homes = [before] if position else [before, day]
-        elif position >= len(day.tests) - UNANNOTATED:
-            homes = []
-        else:
-            homes = [day]
-        for home in homes:
-            if home is not None:
-                home.annotated.add(test.uuid)
-                home.annotations.setdefault(test.machine, []).append(
-                    (f"{test.uuid}.json", _dump(test.annotation))
-                )
+def _annotate(day: _Day, before: _Day | None) -> None:
+    for number, test in enumerate(day.tests):
+        if number < AFTER_MIDNIGHT:  # it was opened on the day before
+            if before:
+                before.annotated.append(test)
+            if number == 0:
+                day.annotated.append(test)
+        elif number < len(day.tests) - UNANNOTATED:
+            day.annotated.append(test)
 
 
-def _collect(day: _Day) -> None:
+def _ndt7_archives(day: _Day) -> list[_Archive]:
+    files: dict[Machine, list[_File]] = defaultdict(list)
     for number, test in enumerate(day.tests):
         direction = "download" if "Download" in test.content else "upload"
         name = f"ndt7-{direction}-{test.start:%Y%m%dT%H%M%S.%f}Z.{test.uuid}.json"
         content = _dump(test.content)
-        if number % 3:  # newer nodes pack each file, older ones did not
+        if number % 3:  # some servers pack each file
             name, content = f"{name}.gz", gzip.compress(content, mtime=0)
-        day.ndt7.setdefault(test.machine, []).append((name, content))
-        if AFTER_MIDNIGHT < number <= AFTER_MIDNIGHT + TWICE:
-            day.ndt7.setdefault(MACHINES[-1] + "-again", []).append((name, content))
-    corrupt = b'{"GitShortCommit": "773b3e2", "Version": "v0.20.'
-    day.ndt7[MACHINES[1]].insert(3, ("ndt7-download-cut-short.json", corrupt))
+        files[test.machine].append((name, content))
+    first, second = MACHINES[:2]
+    again = files[first][AFTER_MIDNIGHT : AFTER_MIDNIGHT + TWICE]
+    files[second].insert(3, (f"ndt7-download-{day.date:%Y%m%d}T120000.000001Z.json", _CUT_OFF))
+    return [
+        *(_archive("ndt7", machine, day.date, some) for machine, some in files.items()),
+        _archive("ndt7", first, day.date, again, hour=23),
+    ]
 
 
-def _ndt7(chance: random.Random, uuid: str, start: dt.datetime) -> Json:
-    client = chance.choice(_CLIENTS)
-    download = chance.random() < 0.5
-    count = chance.randint(4, 9)
-    rate = chance.uniform(5e5, 9e7)
-    end = start + dt.timedelta(seconds=10)
-    half: Json = {
-        "UUID": uuid,
-        "StartTime": _stamp(start),
-        "EndTime": _stamp(end),
-        "ServerMeasurements": [
-            _measurement(
-                chance, uuid, rate, download=download, elapsed=(n + 1) * 10_000_000 // count
-            )
-            for n in range(count)
-        ],
-        "ClientMetadata": [
-            {"Name": "client_name", "Value": "ndt7-client-go-cmd"},
-            {"Name": "client_os", "Value": chance.choice(("linux", "darwin", "windows"))},
-        ],
-    }
-    return {
-        "GitShortCommit": "773b3e2",
-        "Version": "v0.20.20",
-        "ServerIP": "4.14.159.86",
-        "ServerPort": 443,
-        "ClientIP": client[5].split("/", 1)[0],
-        "ClientPort": chance.randint(1024, 65_535),
-        "StartTime": _stamp(start),
-        "EndTime": _stamp(end),
-        "Download" if download else "Upload": half,
-    }
+def _annotation_archives(day: _Day) -> list[_Archive]:
+    files: dict[Machine, list[_File]] = defaultdict(list)
+    for test in day.annotated:
+        files[test.machine].append((f"{test.uuid}.json", _dump(test.annotation)))
+    return [_archive("annotation2", machine, day.date, some) for machine, some in files.items()]
 
 
-def _measurement(
-    chance: random.Random, uuid: str, rate: float, *, download: bool, elapsed: int
-) -> Json:
-    moved = round(rate * elapsed / 1e6 * chance.uniform(0.9, 1.1))
-    info = dict.fromkeys(_TCP_FIELDS, 0) | {
-        name: chance.randint(0, 5000) for name in _TCP_FIELDS[8:40]
-    }
-    info |= {
-        "State": 1,
-        "MinRTT": chance.randint(2_000, 300_000),
-        "BytesAcked": moved if download else 2_000,
-        "BytesReceived": 1_600 if download else moved,
-        "BytesSent": round(moved * 1.02) if download else 2_100,
-        "BytesRetrans": round(moved * 0.01) if download else 0,
-        "ElapsedTime": elapsed,
-    }
-    return {
-        "ConnectionInfo": {"Client": "[::1]:1", "Server": "[::1]:443", "UUID": uuid},
-        "BBRInfo": {
-            "BW": round(rate),
-            "MinRTT": info["MinRTT"],
-            "PacingGain": 256,
-            "CwndGain": 512,
-            "ElapsedTime": elapsed,
-        },
-        "TCPInfo": info,
-    }
+def _archive(
+    datatype: str, machine: Machine, date: dt.date, files: Sequence[_File], hour: int = 22
+) -> _Archive:
+    closed = dt.datetime.combine(date, dt.time(hour, 38, 53, 425_987), dt.UTC)
+    return _Archive(datatype=datatype, machine=machine, closed=closed, files=files)
 
 
-def _annotation(chance: random.Random, uuid: str, start: dt.datetime, machine: str) -> Json:
-    name, site = machine.split("-")
-    server, client = _SERVERS[site], chance.choice(_CLIENTS)
-    return {
-        "UUID": uuid,
-        "Timestamp": _stamp(start),
-        "Server": {"Site": site, "Machine": name, **_place(*server, cidr="4.14.159.64/26")},
-        "Client": _place(*client[:5], cidr=client[5]),
-    }
-
-
-def _place(
-    country: str, city: str, latitude: float, longitude: float, number: int, *, cidr: str
-) -> Json:
-    return {
-        "Geo": {
-            "CountryCode": country,
-            "Region": "always cleared",
-            "City": city,
-            "Latitude": latitude,
-            "Longitude": longitude,
-            "AccuracyRadiusKm": 20,
-        },
-        "Network": {"CIDR": cidr, "ASNumber": number, "Systems": [{"ASNs": [number]}]},
-    }
-
-
-def _write(
-    folder: Path, datatype: str, date: dt.date, machine: str, files: Iterable[tuple[str, bytes]]
-) -> None:
-    place = folder / f"ndt/{datatype}/{date:%Y/%m/%d}"
+def _write(folder: Path, date: dt.date, archive: _Archive) -> None:
+    """Writes an archive as M-Lab's pusher does."""
+    place = folder / f"ndt/{archive.datatype}/{date:%Y/%m/%d}"
     place.mkdir(parents=True, exist_ok=True)
-    host = machine.removesuffix("-again")
-    hour = 23 if machine != host else 12
-    path = place / f"{date:%Y%m%d}T{hour}0000.000000Z-{datatype}-{host}-ndt.tgz"
+    name = f"{archive.closed:%Y%m%dT%H%M%S.%f}Z-{archive.datatype}-{archive.machine.host}-ndt.tgz"
     buffer = io.BytesIO()
-    stamp = int(dt.datetime.combine(date, dt.time(hour), dt.UTC).timestamp())
     with (
         gzip.GzipFile(fileobj=buffer, mode="wb", mtime=0) as packed,
         tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as tar,
     ):
-        for name, content in files:
-            entry = tarfile.TarInfo(f"{date:%Y/%m/%d}/{name}")
-            entry.size, entry.mtime = len(content), stamp
-            entry.pax_headers = {
-                "MLAB.datatype": datatype,
-                "MLAB.experiment.name": "ndt",
-                "MLAB.pusher.image": "measurementlab/pusher:v1.20",
-                "MLAB.server.name": f"{host}.measurement-lab.org",
-            }
+        for entry, content in _entries(date, archive):
             tar.addfile(entry, io.BytesIO(content))
-    path.write_bytes(buffer.getvalue())
+    (place / name).write_bytes(buffer.getvalue())
+
+
+def _entries(date: dt.date, archive: _Archive) -> Iterable[tuple[tarfile.TarInfo, bytes]]:
+    machine = archive.machine
+    for name, content in archive.files:
+        entry = tarfile.TarInfo(f"{date:%Y/%m/%d}/{name}")
+        entry.size, entry.mtime = len(content), int(archive.closed.timestamp())
+        entry.mode = 0o666
+        entry.pax_headers = {
+            "MLAB.datatype": archive.datatype,
+            "MLAB.experiment.name": "ndt",
+            "MLAB.pusher.image": "measurementlab/pusher:v1.16",
+            "MLAB.pusher.src.url": "https://github.com/m-lab/pusher/tree/v1.16",
+            "MLAB.server.name": f"{machine.name}.{machine.site}.measurement-lab.org",
+        }
+        yield entry, content
 
 
 def _dump(value: Json) -> bytes:
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
-
-
-def _stamp(time: dt.datetime) -> str:
-    return time.isoformat(timespec="microseconds").replace("+00:00", "123Z")

@@ -6,24 +6,24 @@ itself reads nothing. DML reads all columns of what it changes. Billed is that i
 least 10 for each table: https://cloud.google.com/bigquery/pricing#on_demand_pricing.
 """
 
+# ruff: noqa: S608 - this package quotes its identifiers and literals
+
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from sqlglot import exp
 
 from gardener_dagster.local.bigquery import scans
-from gardener_dagster.local.bigquery.catalog import Catalog, TableId
+from gardener_dagster.local.bigquery.catalog import Catalog
 from gardener_dagster.local.bigquery.database import Connection
 from gardener_dagster.local.bigquery.errors import BigQueryError
-from gardener_dagster.local.bigquery.jobs import Task
 from gardener_dagster.local.bigquery.partitions import partitions_of
 from gardener_dagster.local.bigquery.planner import Planner
 from gardener_dagster.local.bigquery.scans import Scan
 from gardener_dagster.local.bigquery.schema import Fields, quoted
+from gardener_dagster.local.bigquery.tables import Resource, TableId
+from gardener_dagster.local.bigquery.task import Task
 from gardener_dagster.local.bigquery.translate import duckdb_sql
-
-Resource = dict[str, Any]
 
 _MEBIBYTE = 2**20
 _LEAST_BILLED = 10 * _MEBIBYTE
@@ -40,7 +40,7 @@ class Plan:
         billed: bytes.
     """
 
-    tree: exp.Expression
+    tree: exp.Expr
     scans: Sequence[Scan]
     partitions: dict[str, set[str]]
     processed: int
@@ -60,7 +60,7 @@ class Binder:
 
     def bind(
         self,
-        tree: exp.Expression,
+        tree: exp.Expr,
         connection: Connection,
         default: TableId,
         *,
@@ -106,7 +106,7 @@ class Binder:
             tree=tree, scans=found, partitions=partitions, processed=processed, billed=billed
         )
 
-    def _columns(self, tree: exp.Expression, found: Sequence[Scan]) -> dict[str, set[str]]:
+    def _columns(self, tree: exp.Expr, found: Sequence[Scan]) -> dict[str, set[str]]:
         """The columns that are used, other than by the partition filters."""
         filters = [one for scan in found for one in scan.filters if one.parent is not None]
         held = [(one, exp.true()) for one in dict.fromkeys(filters)]
@@ -145,7 +145,7 @@ def default_dataset(configuration: Resource, project: str) -> TableId:
     )
 
 
-def report(task: Task, plan: Plan, kind: str, **query: Any) -> None:
+def report(task: Task, plan: Plan, kind: str, **query: object) -> None:
     """Puts a statement's costs into the job's statistics."""
     names = dict.fromkeys(str(scan.table.id) for scan in plan.scans)
     tables = {str(scan.table.id): scan.table.id.reference for scan in plan.scans}

@@ -5,11 +5,9 @@ numbers and bytes ``partitions``'.
 """
 
 import datetime as dt
-import hashlib
 import json
 import re
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 from gardener_dagster.local.bigquery.database import Connection, Database
 from gardener_dagster.local.bigquery.errors import (
@@ -29,8 +27,7 @@ from gardener_dagster.local.bigquery.schema import (
     quoted,
     to_json,
 )
-
-Resource = dict[str, Any]
+from gardener_dagster.local.bigquery.tables import Resource, Table, TableId, etag, millis
 
 _DATASET_NAME = re.compile(r"\w{1,1024}", re.ASCII)
 _TABLE_NAME = re.compile(r"[\w\- ]{1,1024}")
@@ -38,104 +35,6 @@ _OUTPUT_ONLY = frozenset(
     {"kind", "id", "etag", "selfLink", "creationTime", "lastModifiedTime", "location", "type"}
     | {"numRows", "numBytes", "numLongTermBytes", "tableReference", "datasetReference"}
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class TableId:
-    """A table, or one of its partitions (``table$20240301`` in BigQuery's words)."""
-
-    project: str
-    dataset: str
-    name: str
-    partition: str = ""
-
-    @staticmethod
-    def of(reference: Resource, *, project: str = "") -> "TableId":
-        """From a ``TableReference``.
-
-        Raises:
-            BigQueryError: it names no table.
-        """
-        for key in ("datasetId", "tableId"):
-            if not reference.get(key):
-                raise BigQueryError("required", "Required parameter is missing", location=key)
-        name, _, partition = str(reference["tableId"]).partition("$")
-        return TableId(
-            project=str(reference.get("projectId") or project),
-            dataset=str(reference["datasetId"]),
-            name=name,
-            partition=partition,
-        )
-
-    def __str__(self) -> str:
-        decorator = f"${self.partition}" if self.partition else ""
-        return f"{self.project}:{self.dataset}.{self.name}{decorator}"
-
-    @property
-    def whole(self) -> "TableId":
-        """The table without the partition."""
-        return replace(self, partition="")
-
-    @property
-    def reference(self) -> Resource:
-        """As the REST API has it."""
-        name = f"{self.name}${self.partition}" if self.partition else self.name
-        return {"projectId": self.project, "datasetId": self.dataset, "tableId": name}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Table:
-    """A table as it is in the catalog.
-
-    Attributes:
-        store: the DuckDB table of its rows, in SQL.
-    """
-
-    id: TableId
-    store: str
-    resource: Resource
-
-    @property
-    def fields(self) -> Fields:
-        """Its schema."""
-        return from_json(self.resource["schema"]["fields"])
-
-    @property
-    def partitioning(self) -> Partitioning | None:
-        """How it is partitioned, if it is."""
-        body = self.resource.get("timePartitioning")
-        return Partitioning.of(body, self.fields) if body else None
-
-    @property
-    def filter_required(self) -> bool:
-        """Whether a query must name partitions."""
-        old_style = (self.resource.get("timePartitioning") or {}).get("requirePartitionFilter")
-        return bool(self.resource.get("requirePartitionFilter") or old_style)
-
-    def where(self, partition: str) -> str:
-        """DuckDB's condition for the rows of a partition; empty: for all.
-
-        Raises:
-            BigQueryError: the table has no partitions, or this is no partition's name.
-        """
-        if not partition:
-            return "TRUE"
-        if self.partitioning is None:
-            raise invalid(
-                f"Cannot read or write partition {partition}: table {self.id} is not partitioned"
-            )
-        return self.partitioning.where(partition)
-
-
-def millis(now: dt.datetime) -> int:
-    """A time as BigQuery's resources have it."""
-    return int(now.timestamp() * 1000)
-
-
-def etag(resource: Resource) -> str:
-    """Changes whenever the resource does."""
-    text = json.dumps(resource, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
 def _check_etag(resource: Resource, expected: str | None) -> None:
@@ -243,9 +142,7 @@ class Catalog:
         self.dataset(connection, project, dataset)
         tables = self.tables(connection, project, dataset)
         if tables and not contents:
-            raise BigQueryError(
-                "resourceInUse", f"Dataset {project}:{dataset} is still in use"
-            )
+            raise BigQueryError("resourceInUse", f"Dataset {project}:{dataset} is still in use")
         for table in tables:
             self.delete_table(connection, table)
         connection.execute(
@@ -277,9 +174,7 @@ class Catalog:
             " WHERE project = ? AND dataset = ? AND name = ?",
             [table.project, table.dataset, table.name],
         ).fetchone()
-        return (
-            Table(id=table.whole, store=row[0], resource=json.loads(row[1])) if row else None
-        )
+        return Table(id=table.whole, store=row[0], resource=json.loads(row[1])) if row else None
 
     def table(self, connection: Connection, table: TableId) -> Table:
         """The table.
@@ -348,7 +243,7 @@ class Catalog:
         )
 
     def touched(
-        self, connection: Connection, table: Table, now: dt.datetime, **changes: Any
+        self, connection: Connection, table: Table, now: dt.datetime, **changes: object
     ) -> Table:
         """The table after its rows, and perhaps more, have changed."""
         stamp = {"lastModifiedTime": str(millis(now))}
@@ -419,9 +314,7 @@ class Catalog:
         connection.execute("DELETE FROM catalog.tables WHERE store = ?", [table.store])
 
 
-def _new_resource(
-    table: TableId, body: Resource, dataset: Resource, now: dt.datetime
-) -> Resource:
+def _new_resource(table: TableId, body: Resource, dataset: Resource, now: dt.datetime) -> Resource:
     if not _TABLE_NAME.fullmatch(table.name):
         raise invalid(f'Invalid table ID "{table.name}".')
     for key in ("view", "materializedView", "externalDataConfiguration", "rangePartitioning"):
@@ -483,10 +376,7 @@ def _grow(
         if old is None:
             name = ".".join(quoted(part) for part in where)
             empty = " DEFAULT []" if field.repeated and not path else ""
-            connection.execute(
-                f"ALTER TABLE {store} ADD COLUMN {name} {field.duckdb_type}{empty}"
-            )
+            connection.execute(f"ALTER TABLE {store} ADD COLUMN {name} {field.duckdb_type}{empty}")
         elif field.type == "RECORD":
             inner = (*where, "element") if field.repeated else where
             _grow(connection, store, inner, old.fields, field.fields)
-

@@ -3,17 +3,15 @@
 https://cloud.google.com/bigquery/docs/managing-tables#copy-table
 """
 
-from typing import Any
+# ruff: noqa: S608 - this package quotes its identifiers and literals
 
-from gardener_dagster.local.bigquery.catalog import Table, TableId
 from gardener_dagster.local.bigquery.database import Connection
 from gardener_dagster.local.bigquery.errors import invalid, not_found, not_implemented
-from gardener_dagster.local.bigquery.jobs import Task
 from gardener_dagster.local.bigquery.partitions import partitions_of
 from gardener_dagster.local.bigquery.schema import Fields, only_in, quoted
+from gardener_dagster.local.bigquery.tables import Resource, Table, TableId
+from gardener_dagster.local.bigquery.task import Task
 from gardener_dagster.local.bigquery.writes import EMPTY, Write
-
-Resource = dict[str, Any]
 
 
 class CopyWork:

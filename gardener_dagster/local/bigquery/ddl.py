@@ -10,21 +10,19 @@ from typing import Any
 from sqlglot import exp
 
 from gardener_dagster.local.bigquery.binder import Binder, check_limit, default_dataset, report
-from gardener_dagster.local.bigquery.catalog import TableId
 from gardener_dagster.local.bigquery.database import Connection
 from gardener_dagster.local.bigquery.errors import (
     duplicate,
     invalid_query,
     not_implemented,
 )
-from gardener_dagster.local.bigquery.jobs import Task
 from gardener_dagster.local.bigquery.partitions import reset_expirations
 from gardener_dagster.local.bigquery.scans import table_id
 from gardener_dagster.local.bigquery.schema import from_json, to_json
+from gardener_dagster.local.bigquery.tables import Resource, TableId
+from gardener_dagster.local.bigquery.task import Task
 from gardener_dagster.local.bigquery.translate import name_columns
 from gardener_dagster.local.bigquery.writes import EMPTY, TRUNCATE, Write
-
-Resource = dict[str, Any]
 
 STATEMENTS = (exp.Create, exp.Drop, exp.Alter)
 _DAY = 86_400_000
@@ -40,7 +38,7 @@ class Ddl:
     def __init__(self, binder: Binder) -> None:
         self._binder = binder
 
-    def run(self, task: Task, tree: exp.Expression) -> None:
+    def run(self, task: Task, tree: exp.Expr) -> None:
         """Runs one.
 
         Raises:
@@ -63,7 +61,7 @@ class Ddl:
             case _:
                 raise not_implemented(f"{tree.key.upper()} {kind}")
 
-    def _table(self, task: Task, node: exp.Expression) -> TableId:
+    def _table(self, task: Task, node: exp.Expr) -> TableId:
         named = node.this if isinstance(node, exp.Schema) else node
         if not isinstance(named, exp.Table):
             raise invalid_query("Syntax error: expected the name of a table")
@@ -108,9 +106,7 @@ class Ddl:
             if have and tree.args.get("exists"):
                 _report(task, "CREATE_TABLE_AS_SELECT", "SKIP", table)
                 return
-            plan = self._binder.bind(
-                query, cursor, default_dataset(configuration, task.project)
-            )
+            plan = self._binder.bind(query, cursor, default_dataset(configuration, task.project))
             fields = self._binder.fields(plan)
             report(task, plan, "CREATE_TABLE_AS_SELECT")
             check_limit(configuration, plan)
@@ -130,9 +126,7 @@ class Ddl:
                 if have and not replaces:
                     raise duplicate("Table", table)
                 write.apply(connection, task.catalog, store, fields, task.now())
-                _report(
-                    task, "CREATE_TABLE_AS_SELECT", "REPLACE" if replaces else "CREATE", table
-                )
+                _report(task, "CREATE_TABLE_AS_SELECT", "REPLACE" if replaces else "CREATE", table)
 
     def _create_schema(self, task: Task, tree: exp.Create) -> None:
         project, dataset = _schema_name(tree.this, task)
@@ -185,7 +179,7 @@ class Ddl:
             _report(task, "ALTER_TABLE", "ALTER", table)
 
     def _alter_one(
-        self, task: Task, connection: Connection, table: TableId, action: exp.Expression
+        self, task: Task, connection: Connection, table: TableId, action: exp.Expr
     ) -> None:
         have = task.catalog.table(connection, table)
         if isinstance(action, exp.ColumnDef):
@@ -198,28 +192,26 @@ class Ddl:
             task.catalog.add_fields(connection, have, (new,))
         elif isinstance(action, exp.AlterSet):
             body = _options(action.find_all(exp.Property))
-            made = task.catalog.patch_table(
-                connection, table, body, if_match=None, now=task.now()
-            )
+            made = task.catalog.patch_table(connection, table, body, if_match=None, now=task.now())
             reset_expirations(connection, made)
         else:
             raise not_implemented(f"ALTER TABLE {action.key.upper()}")
 
 
-def _dropped(tree: exp.Drop) -> exp.Expression:
+def _dropped(tree: exp.Drop) -> exp.Expr:
     tables = tree.args.get("tables") or [tree.this]
-    found: exp.Expression = tables[0]
+    found: exp.Expr = tables[0]
     return found
 
 
-def _schema_name(node: exp.Expression, task: Task) -> tuple[str, str]:
+def _schema_name(node: exp.Expr, task: Task) -> tuple[str, str]:
     if not isinstance(node, exp.Table):
         raise invalid_query("Syntax error: expected the name of a schema")
     parts = [part.name for part in node.parts]
     return ".".join(parts[:-1]) or task.project, parts[-1]
 
 
-def _column(node: exp.Expression) -> Resource:
+def _column(node: exp.Expr) -> Resource:
     """A column definition, or a field of a STRUCT, as the REST API has it."""
     if not isinstance(node, exp.ColumnDef) or node.kind is None:
         raise not_implemented(f"In a table's columns: {node.sql('bigquery')}")
@@ -266,7 +258,7 @@ def _properties(tree: exp.Create) -> Resource:
     return body
 
 
-def _partitioning(node: exp.Expression) -> Resource:
+def _partitioning(node: exp.Expr) -> Resource:
     unit = "DAY"
     if isinstance(node, exp.TimestampTrunc | exp.DateTrunc | exp.DatetimeTrunc):
         unit = node.text("unit").upper() or "DAY"
@@ -292,7 +284,7 @@ def _options(properties: Any) -> Resource:  # noqa: ANN401 - an iterable of sqlg
                 body["friendlyName"] = value.name
             case "labels":
                 pairs = [[part.name for part in pair.expressions] for pair in value.expressions]
-                body["labels"] = {name: label for name, label in pairs}
+                body["labels"] = dict(pairs)
             case name:
                 raise not_implemented(f"OPTIONS({name})")
     return body
@@ -304,4 +296,3 @@ def _report(task: Task, kind: str, done: str, table: TableId | None = None) -> N
     if table is not None:
         query["ddlTargetTable"] = table.reference
     task.record(query=query)
-

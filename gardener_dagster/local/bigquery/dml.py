@@ -3,19 +3,27 @@
 https://cloud.google.com/bigquery/docs/reference/standard-sql/dml-syntax
 """
 
+# ruff: noqa: S608 - this package quotes its identifiers and literals
+
 from collections.abc import Mapping
 from typing import Any
 
 from sqlglot import exp
 
-from gardener_dagster.local.bigquery.binder import Binder, Plan, check_limit, default_dataset, report
-from gardener_dagster.local.bigquery.catalog import Table
+from gardener_dagster.local.bigquery.binder import (
+    Binder,
+    Plan,
+    check_limit,
+    default_dataset,
+    report,
+)
 from gardener_dagster.local.bigquery.database import Connection
 from gardener_dagster.local.bigquery.errors import invalid_query
-from gardener_dagster.local.bigquery.jobs import Task
 from gardener_dagster.local.bigquery.partitions import measure
 from gardener_dagster.local.bigquery.scans import table_id
 from gardener_dagster.local.bigquery.schema import column_list, find, quoted
+from gardener_dagster.local.bigquery.tables import Table
+from gardener_dagster.local.bigquery.task import Task
 from gardener_dagster.local.bigquery.translate import duckdb_sql
 from gardener_dagster.local.bigquery.writes import APPEND, Write, check_required
 
@@ -32,7 +40,7 @@ class Dml:
     def __init__(self, binder: Binder) -> None:
         self._binder = binder
 
-    def run(self, task: Task, tree: exp.Expression) -> None:
+    def run(self, task: Task, tree: exp.Expr) -> None:
         """Runs one.
 
         Raises:
@@ -72,7 +80,7 @@ class Dml:
                 write.apply(connection, task.catalog, store, table.fields, task.now())
                 _report_rows(task, {"insertedRowCount": count})
 
-    def _change(self, task: Task, tree: exp.Expression) -> None:
+    def _change(self, task: Task, tree: exp.Expr) -> None:
         kind = type(tree).__name__.upper()
         if isinstance(tree, exp.Delete) and not tree.this and tree.args.get("tables"):
             tree.set("this", tree.args["tables"][0])  # DELETE without FROM
@@ -96,7 +104,7 @@ class Dml:
             _report_rows(task, counts)
 
     def _bind(
-        self, task: Task, tree: exp.Expression, connection: Connection, kind: str
+        self, task: Task, tree: exp.Expr, connection: Connection, kind: str
     ) -> tuple[Plan, Table]:
         configuration = task.configuration["query"]
         target = tree.this
@@ -135,12 +143,10 @@ def _columns(tree: exp.Insert, table: Table) -> str:
     return ", ".join(quoted(name) for name in names)
 
 
-def _counts(connection: Connection, sql: str, tree: exp.Expression) -> dict[str, int]:
+def _counts(connection: Connection, sql: str, tree: exp.Expr) -> dict[str, int]:
     """Runs the statement, and counts the rows by what became of them."""
     if isinstance(tree, exp.Merge):
-        rows = connection.execute(
-            f"{sql} RETURNING merge_action"
-        ).fetchall()
+        rows = connection.execute(f"{sql} RETURNING merge_action").fetchall()
         actions = [action for (action,) in rows]
         return {
             "insertedRowCount": actions.count("INSERT"),
@@ -156,4 +162,3 @@ def _report_rows(task: Task, counts: Mapping[str, int]) -> None:
     rows = str(sum(counts.values()))
     query = task.statistics["query"]
     task.record(query=query | {"dmlStats": stats, "numDmlAffectedRows": rows})
-

@@ -1,7 +1,7 @@
 """What tests make go wrong. Only a server that was started with faults has ``/faults``.
 
-``POST /faults`` takes a list, ``GET`` shows what is left of it, ``DELETE`` empties it. A fault is an
-object with
+``POST /faults`` takes a list, ``GET`` shows what is left of it, ``DELETE`` empties it. A fault is
+an object with
 
 - what it happens to. Either calls: ``method`` and ``path`` (a regular expression searched in the
   path). Or jobs that are about to be accepted: ``job_type`` (``load``, ``query``, ``copy``),
@@ -164,9 +164,7 @@ class Faults:
             case "job_error":
                 return JobFault(error=fault.error())
             case action:
-                return JobFault(
-                    hangs=action == "hang", cuts=action == "cut", seconds=fault.seconds
-                )
+                return JobFault(hangs=action == "hang", cuts=action == "cut", seconds=fault.seconds)
 
     def _take(self, matches: Any) -> Fault | None:  # noqa: ANN401 - a predicate of Fault
         with self._lock:
@@ -191,6 +189,7 @@ class FaultMiddleware:
         self._app, self._faults = app, faults
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """An ASGI application."""
         if scope["type"] != "http" or scope["path"] == "/faults":
             await self._app(scope, receive, send)
             return
@@ -218,6 +217,7 @@ class CutResponse(Response):
     """Breaks the connection off: an answer is begun and never ended, so the server closes it."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """An ASGI application."""
         await send(
             {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"1")]}
         )

@@ -3,13 +3,18 @@
 https://cloud.google.com/bigquery/docs/information-schema-intro
 """
 
+# ruff: noqa: S608 - this package quotes its identifiers and literals
+
+from collections.abc import Sequence
+
 import sqlglot
 from sqlglot import exp
 
-from gardener_dagster.local.bigquery.catalog import Catalog, TableId
+from gardener_dagster.local.bigquery.catalog import Catalog
 from gardener_dagster.local.bigquery.database import Connection
 from gardener_dagster.local.bigquery.errors import invalid_query, not_implemented
 from gardener_dagster.local.bigquery.schema import REQUIRED, literal
+from gardener_dagster.local.bigquery.tables import TableId
 
 _PARTITIONS = """
 SELECT project AS table_catalog, dataset AS table_schema, name AS table_name,
@@ -22,9 +27,7 @@ WHERE project = {project} AND dataset = {dataset}
 """
 
 
-def view(
-    node: exp.Table, connection: Connection, catalog: Catalog, default: TableId
-) -> exp.Expression:
+def view(node: exp.Table, connection: Connection, catalog: Catalog, default: TableId) -> exp.Expr:
     """The subquery that stands for a view.
 
     Args:
@@ -103,7 +106,7 @@ def _columns(connection: Connection, catalog: Catalog, project: str, dataset: st
     return _values(names, rows)
 
 
-def _values(names: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def _values(names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A query that gives these rows."""
     columns = ", ".join(names)
     if not rows:

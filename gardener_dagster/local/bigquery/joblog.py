@@ -2,13 +2,10 @@
 
 import datetime as dt
 import json
-from typing import Any
 
-from gardener_dagster.local.bigquery.catalog import millis
 from gardener_dagster.local.bigquery.database import Connection, Database
 from gardener_dagster.local.bigquery.errors import BigQueryError
-
-Resource = dict[str, Any]
+from gardener_dagster.local.bigquery.tables import Resource, millis
 
 
 def stopped_server() -> BigQueryError:

@@ -9,153 +9,28 @@ import datetime as dt
 import logging
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import duckdb
 
-from gardener_dagster.local.bigquery.catalog import Catalog, millis
-from gardener_dagster.local.bigquery.database import Connection, Database
+from gardener_dagster.local.bigquery.catalog import Catalog
+from gardener_dagster.local.bigquery.database import Database
 from gardener_dagster.local.bigquery.errors import BigQueryError, duplicate, invalid, not_found
 from gardener_dagster.local.bigquery.faults import JobFault
 from gardener_dagster.local.bigquery.joblog import JobLog, stopped_server
 from gardener_dagster.local.bigquery.partitions import expire
+from gardener_dagster.local.bigquery.tables import Resource, millis
+from gardener_dagster.local.bigquery.task import Task
 
 _log = logging.getLogger(__name__)
-
-Resource = dict[str, Any]
 
 KINDS = ("load", "query", "copy", "extract")
 _PARALLEL = 4
 """Jobs that run at once; more wait as PENDING. DuckDB itself uses all its threads for one."""
-
-
-class Task:
-    """A job, for the code that does its work.
-
-    Attributes:
-        resource: the job's.
-        done: set when the job has ended, and its end is written.
-        lock: guards the resource.
-        media: data that came with the job.
-    """
-
-    def __init__(
-        self,
-        resource: Resource,
-        *,
-        database: Database,
-        catalog: Catalog,
-        log: JobLog,
-        now: Callable[[], dt.datetime],
-        media: Path | None = None,
-    ) -> None:
-        self.resource, self.media = resource, media
-        self.database, self.catalog, self.now = database, catalog, now
-        self.done: Future[None] = Future()
-        self.lock = threading.Lock()
-        self._log = log
-        self._stopped: BigQueryError | None = None
-        self._cursors: list[Connection] = []
-
-    @property
-    def project(self) -> str:
-        """The project that the job runs in."""
-        return str(self.resource["jobReference"]["projectId"])
-
-    @property
-    def configuration(self) -> Resource:
-        """The job's."""
-        found: Resource = self.resource["configuration"]
-        return found
-
-    @property
-    def statistics(self) -> Resource:
-        """The job's."""
-        found: Resource = self.resource["statistics"]
-        return found
-
-    @property
-    def dry_run(self) -> bool:
-        """Whether nothing is to be done."""
-        return bool(self.configuration.get("dryRun"))
-
-    @contextmanager
-    def cancellable(self, connection: Connection) -> Iterator[Connection]:
-        """What runs on the connection ends when the job is cancelled.
-
-        Raises:
-            BigQueryError: the job was cancelled.
-        """
-        with self.lock:
-            self._cursors.append(connection)
-        try:
-            self.check()
-            yield connection
-        except duckdb.InterruptException:
-            self.check()
-            raise
-        finally:
-            with self.lock:
-                self._cursors.remove(connection)
-
-    def check(self) -> None:
-        """Ends the work of a cancelled job.
-
-        Raises:
-            BigQueryError: the job was cancelled.
-        """
-        if self._stopped is not None:
-            raise self._stopped
-
-    def stop(self, error: BigQueryError) -> None:
-        """Ends what the job is doing, soon, with this error."""
-        with self.lock:
-            self._stopped = error
-            for cursor in self._cursors:
-                cursor.interrupt()
-
-    @contextmanager
-    def writing(self) -> Iterator[Connection]:
-        """The transaction with all that the job does; with it the job ends."""
-        with self.database.writing() as connection, self.cancellable(connection):
-            yield connection
-            self.end(connection)
-
-    def end(self, connection: Connection, error: BigQueryError | None = None) -> None:
-        """Writes down that the job has ended."""
-        with self.lock:
-            done = deepcopy(self.resource)
-            done["status"] = error.job_status() if error else {"state": "DONE"}
-            done["statistics"].setdefault("startTime", str(millis(self.now())))
-            done["statistics"]["endTime"] = str(millis(self.now()))
-            self._log.end(connection, done)
-            self._ended = done
-
-    def publish(self) -> None:
-        """The end becomes visible: its transaction is committed."""
-        with self.lock:
-            self.resource.update(self._ended)
-        self.done.set_result(None)
-
-    def record(self, **statistics: Any) -> None:
-        """Adds to the job's statistics."""
-        with self.lock:
-            self.statistics.update(statistics)
-
-    def configure(self, kind: str, **values: Any) -> None:
-        """Fills in what the job's configuration left open."""
-        with self.lock:
-            self.configuration[kind].update(values)
-
-    def snapshot(self) -> Resource:
-        """The job's resource as it is now."""
-        with self.lock:
-            return deepcopy(self.resource)
 
 
 class Work(Protocol):
@@ -302,7 +177,7 @@ class Jobs:
             self._fail(task, error)
         except duckdb.OutOfMemoryException as error:
             self._fail(task, BigQueryError("resourcesExceeded", f"Resources exceeded: {error}"))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - shown in the job and in the log
             # Whatever it is, the job must not stay RUNNING for ever; the log has the whole of it.
             _log.exception("job %s", task.resource["id"])
             self._fail(task, BigQueryError("jobInternalError", f"{type(error).__name__}: {error}"))
@@ -340,6 +215,11 @@ class Jobs:
         """The job if it has not ended."""
         with self._lock:
             return self._running.get((project, job_id))
+
+    def hangs(self, task: Task) -> bool:
+        """Whether a fault keeps the job from ending."""
+        with self._lock:
+            return task in self._hanging
 
     def list(
         self, project: str, *, states: frozenset[str], since: int = 0, until: int = 2**62

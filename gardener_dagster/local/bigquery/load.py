@@ -19,14 +19,13 @@ from gardener_dagster.local.bigquery import ndjson
 from gardener_dagster.local.bigquery.autodetect import SAMPLE_ROWS, detect
 from gardener_dagster.local.bigquery.database import Connection
 from gardener_dagster.local.bigquery.errors import BigQueryError, invalid, not_implemented
-from gardener_dagster.local.bigquery.jobs import Task
 from gardener_dagster.local.bigquery.objects import File, Storage, check_uris, decompressed
 from gardener_dagster.local.bigquery.partitions import partitions_of
 from gardener_dagster.local.bigquery.rows import MAXIMUM_ROW_BYTES, RowError, RowReader, parsed
 from gardener_dagster.local.bigquery.schema import Fields, column_list, from_json
+from gardener_dagster.local.bigquery.tables import Resource
+from gardener_dagster.local.bigquery.task import Task
 from gardener_dagster.local.bigquery.writes import APPEND, Write
-
-Resource = dict[str, Any]
 
 _BATCH_BYTES = 64 * 2**20
 _BATCH_FILES = 200

@@ -6,6 +6,8 @@ names whatever their case, BigQuery's conversions, an error where a value is non
 Whatever is not plain from the structure is refused here, and left to ``rows``.
 """
 
+# ruff: noqa: S608 - this package quotes its identifiers and literals
+
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +23,11 @@ Shape = Any
 _WHOLE = ("BIGINT", "UBIGINT", "HUGEINT", "UHUGEINT")
 _NUMBERS = (*_WHOLE, "DOUBLE")
 _PATTERNS = {
+    "INTEGER": rows.INTEGER,
+    "FLOAT": rows.FLOAT,
+    "NUMERIC": rows.FLOAT,
+    "BIGNUMERIC": rows.FLOAT,
+    "BOOLEAN": "(?i)true|false",
     "DATE": rows.DATE,
     "TIME": rows.TIME,
     "DATETIME": rows.DATETIME,
@@ -155,9 +162,7 @@ def _item(value: str, field: Field, shape: Shape, ignore: bool, depth: int) -> C
         if not wanted:
             raise Unclear  # nothing in it would be read: empty, NULL or unknown?
         parts = ", ".join(f"{quoted(name)} := {sql}" for name, sql in inner.items())
-        return Conversion(
-            wanted, f"CASE WHEN {value} IS NOT NULL THEN struct_pack({parts}) END"
-        )
+        return Conversion(wanted, f"CASE WHEN {value} IS NOT NULL THEN struct_pack({parts}) END")
     if not isinstance(shape, str) or shape == "JSON":
         raise Unclear
     return _scalar(value, field, shape)
@@ -165,27 +170,19 @@ def _item(value: str, field: Field, shape: Shape, ignore: bool, depth: int) -> C
 
 def _scalar(value: str, field: Field, shape: str) -> Conversion:
     text, kind = "VARCHAR", field.duckdb_type
+    if field.type in ("STRING", "GEOGRAPHY"):
+        return Conversion(text, value)
+    if shape == text and field.type in _PATTERNS:
+        return Conversion(text, _checked(value, _PATTERNS[field.type], kind))
     match field.type:
-        case "STRING" | "GEOGRAPHY":
-            return Conversion(text, value)
         case "INTEGER" if shape in _WHOLE:
             return Conversion(shape, f"CAST({value} AS BIGINT)")
-        case "INTEGER" if shape == text:
-            return Conversion(text, _checked(value, rows.INTEGER, kind))
         case "FLOAT" if shape in _NUMBERS:
             return Conversion("DOUBLE", value)
-        case "FLOAT" if shape == text:
-            return Conversion(text, _checked(value, rows.FLOAT, kind))
-        case "BOOLEAN" if shape == "BOOLEAN":
-            return Conversion("BOOLEAN", value)
-        case "BOOLEAN" if shape == text:
-            return Conversion(text, _checked(value, "(?i)true|false", kind))
-        case "NUMERIC" | "BIGNUMERIC" if shape == text:
-            return Conversion(text, _checked(value, rows.FLOAT, kind))
+        case "BOOLEAN" if shape == kind:
+            return Conversion(kind, value)
         case "BYTES" if shape == text:
             return Conversion(text, f"from_base64({value})")
-        case moment if moment in _PATTERNS and shape == text:
-            return Conversion(text, _checked(value, _PATTERNS[moment], kind))
     raise Unclear
 
 

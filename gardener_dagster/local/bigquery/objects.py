@@ -133,14 +133,14 @@ class Storage:
     def _storage(self) -> Any:  # noqa: ANN401 - google.cloud.storage has no types
         """Made when first needed: the import takes longer than the server's start."""
         from google.auth.credentials import AnonymousCredentials
-        from google.cloud import storage
+        from google.cloud.storage import Client
 
         with self._lock:
             if self._client is None:
                 options = {"api_endpoint": self._url} if self._url else None
-                self._client = storage.Client(
+                self._client = Client(
                     project="local",
-                    credentials=AnonymousCredentials(),  # type: ignore[no-untyped-call]
+                    credentials=AnonymousCredentials(),
                     client_options=options,
                 )
         return self._client

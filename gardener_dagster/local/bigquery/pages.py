@@ -1,17 +1,16 @@
 """Rows of a table, page by page, as ``tabledata.list`` and ``getQueryResults`` give them."""
 
+# ruff: noqa: S608 - this package quotes its identifiers and literals
+
 import json
 from collections.abc import Sequence
-from typing import Any
 
 from starlette.responses import Response
 
-from gardener_dagster.local.bigquery.catalog import Table
 from gardener_dagster.local.bigquery.cells import rows_json, text_columns
 from gardener_dagster.local.bigquery.database import Connection
 from gardener_dagster.local.bigquery.schema import Field
-
-Resource = dict[str, Any]
+from gardener_dagster.local.bigquery.tables import Resource, Table
 
 _MOST_ROWS = 50_000
 _MOST_BYTES = 10 * 2**20

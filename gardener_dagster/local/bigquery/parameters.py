@@ -18,7 +18,7 @@ _SCALARS = frozenset(
 )
 
 
-def fill_in(tree: exp.Expression, parameters: Sequence[Parameter]) -> None:
+def fill_in(tree: exp.Expr, parameters: Sequence[Parameter]) -> None:
     """Puts the parameters where a query names them (``@name``), or where it has ``?``.
 
     Raises:
@@ -42,7 +42,7 @@ def fill_in(tree: exp.Expression, parameters: Sequence[Parameter]) -> None:
         place.replace(literal_of(parameter))
 
 
-def literal_of(parameter: Parameter) -> exp.Expression:
+def literal_of(parameter: Parameter) -> exp.Expr:
     """The value of a ``QueryParameter``.
 
     Raises:
@@ -51,7 +51,7 @@ def literal_of(parameter: Parameter) -> exp.Expression:
     return _value(parameter["parameterType"], parameter.get("parameterValue") or {})
 
 
-def _value(kind: Mapping[str, Any], value: Mapping[str, Any]) -> exp.Expression:
+def _value(kind: Mapping[str, Any], value: Mapping[str, Any]) -> exp.Expr:
     name = str(kind["type"]).upper()
     if name == "ARRAY":
         items = value.get("arrayValues") or ()
@@ -74,7 +74,7 @@ def _value(kind: Mapping[str, Any], value: Mapping[str, Any]) -> exp.Expression:
     return _scalar(name, None if text is None else str(text))
 
 
-def _scalar(name: str, text: str | None) -> exp.Expression:
+def _scalar(name: str, text: str | None) -> exp.Expr:
     kind = exp.DataType.build(name, "bigquery")
     if text is None:
         return exp.cast(exp.null(), kind)

@@ -5,18 +5,22 @@ empty id.
 
 Bytes are BigQuery's logical ones, https://cloud.google.com/bigquery/pricing#data: 8 for a number
 or a time, 1 for a BOOL, 2 and the UTF-8 length for a STRING or BYTES, nothing for NULL, the sum of
-its items for an ARRAY, of its fields for a STRUCT. They are kept for each column that is no record,
-so that a query is charged for the columns it reads.
+its items for an ARRAY, of its fields for a STRUCT. Only numbers and times within arrays of records
+count as if none was NULL: to look at each would take longer than to write them. Bytes are kept for
+each column that is no record, so that a query is charged for the columns it reads.
 """
 
+# ruff: noqa: S608 - this package quotes its identifiers and literals
+
 import datetime as dt
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from gardener_dagster.local.bigquery.catalog import Catalog, Table, TableId, millis
+from gardener_dagster.local.bigquery.catalog import Catalog
 from gardener_dagster.local.bigquery.database import Connection, Database
 from gardener_dagster.local.bigquery.errors import not_found
-from gardener_dagster.local.bigquery.schema import Field, Fields, dotted, leaves, literal, quoted
+from gardener_dagster.local.bigquery.schema import Field, dotted, leaves, literal, quoted
+from gardener_dagster.local.bigquery.tables import Table, TableId, millis
 
 _WIDTHS = {
     "BOOLEAN": 1, "DATE": 8, "DATETIME": 8, "FLOAT": 8, "INTEGER": 8, "INTERVAL": 16,
@@ -87,13 +91,16 @@ def measure(
         key = partitioning.id_sql
         if ids is not None:
             condition = " OR ".join(partitioning.where(one) for one in ids) or "FALSE"
-    names = [dotted(path) for path in leaves(fields)]
-    sums = "".join(f", CAST(COALESCE(SUM({size}), 0) AS BIGINT)" for size in _sizes(fields))
+    measures = [_measure(path) for path in leaves(fields)]
+    sums = list(dict.fromkeys(sql for sql, _ in measures))
     found = connection.execute(
-        f"SELECT {key}, COUNT(*){sums} FROM {table.store} WHERE {condition}"
+        f"SELECT {', '.join([key, 'COUNT(*)', *sums])} FROM {table.store} WHERE {condition}"
         f"{' GROUP BY 1' if partitioning else ''}"
     ).fetchall()
-    for one, count, *sizes in found:
+    names = [dotted(path) for path in leaves(fields)]
+    for one, count, *values in found:
+        by_sql = dict(zip(sums, values, strict=True))
+        sizes = [int(by_sql[sql] or 0) * factor for sql, factor in measures]
         expires = partitioning.expires(one) if partitioning else None
         connection.execute(
             "INSERT INTO catalog.partitions VALUES (?, ?, ?, MAP(?, ?), ?, ?)",
@@ -113,22 +120,38 @@ def _list(ids: Iterable[str]) -> str:
     return ", ".join(literal(one) for one in ids) or "NULL"
 
 
-def _sizes(fields: Fields) -> list[str]:
-    return [_size(quoted(path[0].name), path, 0) for path in leaves(fields)]
+def _measure(path: Sequence[Field]) -> tuple[str, int]:
+    """An aggregate, and the bytes that each unit of it is, for a column that is no record."""
+    leaf = path[-1]
+    width = _WIDTHS.get(leaf.type, 0)
+    if not any(field.repeated for field in path):
+        value = ".".join(quoted(field.name) for field in path)
+        return (f"COUNT({value})", width) if width else (f"SUM({_text_size(leaf, value)})", 1)
+    if not width:
+        return f"SUM({_nested(path, lambda value: _text_size(leaf, value))})", 1
+    last = max(index for index, field in enumerate(path) if field.repeated)
+    return f"SUM({_nested(path[: last + 1], None)})", width
 
 
-def _size(value: str, path: Sequence[Field], depth: int) -> str:
-    field = path[0]
-    if field.repeated:
-        item = f"x{depth}"
-        inner = _size(item, (field.item, *path[1:]), depth + 1)
-        return f"COALESCE(list_sum(list_transform({value}, lambda {item}: {inner})), 0)"
-    if len(path) > 1:
-        return _size(f"({value}).{quoted(path[1].name)}", path[1:], depth)
-    if field.type in _WIDTHS:
-        return f"CASE WHEN {value} IS NULL THEN 0 ELSE {_WIDTHS[field.type]} END"
+def _text_size(field: Field, value: str) -> str:
     length = "octet_length" if field.type == "BYTES" else "strlen"
-    return f"COALESCE({length}({value}) + 2, 0)"
+    return f"({length}({value}) + 2)"
+
+
+def _nested(
+    path: Sequence[Field], size: Callable[[str], str] | None, value: str = "", depth: int = 0
+) -> str:
+    """The sum over the items of a path's arrays; without a size, their number."""
+    field = path[0]
+    value = f"{value}.{quoted(field.name)}" if value else quoted(field.name)
+    rest = path[1:]
+    if not field.repeated:
+        return _nested(rest, size, value, depth) if rest else size(value) if size else "1"
+    if not rest and size is None:
+        return f"len({value})"
+    item = f"x{depth}"
+    inner = _nested(rest, size, item, depth + 1) if rest else size(item) if size else "1"
+    return f"list_sum(list_transform({value}, lambda {item}: {inner}))"
 
 
 def delete_partition(
@@ -168,7 +191,7 @@ def reset_expirations(connection: Connection, table: Table) -> None:
 
 
 def expire(database: Database, catalog: Catalog, now: dt.datetime) -> None:
-    """Deletes the tables and partitions whose time is up; to be called before they are looked at."""
+    """Deletes tables and partitions whose time is up; called before they are looked at."""
     with database.cursor() as cursor:
         due = cursor.execute(
             "SELECT 1 FROM catalog.tables WHERE expires <= $now UNION ALL"
@@ -190,7 +213,5 @@ def expire(database: Database, catalog: Catalog, now: dt.datetime) -> None:
             [millis(now)],
         ).fetchall()
         for project, dataset, name, ids in rows:
-            table = catalog.table(
-                connection, TableId(project=project, dataset=dataset, name=name)
-            )
+            table = catalog.table(connection, TableId(project=project, dataset=dataset, name=name))
             _remove(connection, table, ids, " OR ".join(table.where(one) for one in ids))

@@ -5,6 +5,8 @@ empty tables and without the optimizations that look at data or move filters, th
 query alone. Disabling them is a setting of a whole database; hence one of its own.
 """
 
+# ruff: noqa: S608 - this package quotes its identifiers and literals
+
 import json
 import re
 import threading
@@ -13,10 +15,10 @@ from typing import Any
 
 import duckdb
 
-from gardener_dagster.local.bigquery.catalog import Table
 from gardener_dagster.local.bigquery.errors import invalid_query
 from gardener_dagster.local.bigquery.functions import install
 from gardener_dagster.local.bigquery.schema import Field, Fields, column_list, result_field
+from gardener_dagster.local.bigquery.tables import Table
 
 _OFF = "statistics_propagation,filter_pushdown,filter_pullup,expression_rewriter"
 _MISSING_COLUMN = re.compile(r'Referenced (?:column|table) "([^"]+)"')

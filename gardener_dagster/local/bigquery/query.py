@@ -8,25 +8,23 @@ a day. Slot time is the time that the statement took.
 import datetime as dt
 import time
 import uuid
-from typing import Any
 
 import duckdb
 from sqlglot import exp
 
 from gardener_dagster.local.bigquery import ddl, dml
 from gardener_dagster.local.bigquery.binder import Binder, check_limit, default_dataset, report
-from gardener_dagster.local.bigquery.catalog import Catalog, TableId, millis
+from gardener_dagster.local.bigquery.catalog import Catalog
 from gardener_dagster.local.bigquery.database import Database
 from gardener_dagster.local.bigquery.errors import BigQueryError, invalid, not_implemented
 from gardener_dagster.local.bigquery.functions import install
-from gardener_dagster.local.bigquery.jobs import Task
 from gardener_dagster.local.bigquery.parameters import fill_in
 from gardener_dagster.local.bigquery.planner import Planner, query_error
 from gardener_dagster.local.bigquery.schema import Fields, to_json
+from gardener_dagster.local.bigquery.tables import Resource, TableId, millis
+from gardener_dagster.local.bigquery.task import Task
 from gardener_dagster.local.bigquery.translate import adapt, name_columns, parse
 from gardener_dagster.local.bigquery.writes import EMPTY, Write
-
-Resource = dict[str, Any]
 
 ANONYMOUS = "_anonymous"
 """The dataset of results without a destination."""
@@ -104,7 +102,7 @@ class QueryWork:
             install(cursor, fingerprint=True)
         self._planner.install_fingerprint()
 
-    def _select(self, task: Task, tree: exp.Expression) -> None:
+    def _select(self, task: Task, tree: exp.Expr) -> None:
         configuration = task.configuration["query"]
         name_columns(tree)
         with (
@@ -132,9 +130,7 @@ class QueryWork:
                 write.apply(connection, task.catalog, store, fields, task.now())
             return
         table = TableId(project=task.project, dataset=ANONYMOUS, name=f"anon{uuid.uuid4().hex}")
-        task.configure(
-            "query", destinationTable=table.reference, writeDisposition="WRITE_TRUNCATE"
-        )
+        task.configure("query", destinationTable=table.reference, writeDisposition="WRITE_TRUNCATE")
         body = {
             "schema": {"fields": to_json(fields)},
             "expirationTime": str(millis(task.now() + _RESULT_LIFE)),

@@ -11,13 +11,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from gardener_dagster.local.bigquery.catalog import Catalog, TableId
+from gardener_dagster.local.bigquery.catalog import Catalog
 from gardener_dagster.local.bigquery.database import Database
 from gardener_dagster.local.bigquery.errors import BigQueryError, invalid
 from gardener_dagster.local.bigquery.faults import Faults
 from gardener_dagster.local.bigquery.jobs import Jobs
-
-Resource = dict[str, Any]
+from gardener_dagster.local.bigquery.tables import Resource, TableId
 
 PROJECT = "/bigquery/v2/projects/{project}"
 
@@ -107,9 +106,7 @@ def json_object(content: bytes) -> Resource:
     return body
 
 
-def blocking(
-    path: str, method: str, handle: Callable[[Call], Resource | Response | None]
-) -> Route:
+def blocking(path: str, method: str, handle: Callable[[Call], Resource | Response | None]) -> Route:
     """A route whose handler works in a thread.
 
     Args:

@@ -3,13 +3,10 @@
 https://cloud.google.com/bigquery/docs/reference/rest/v2/datasets, ``tables``, ``tabledata``.
 """
 
-from typing import Any
-
 from starlette.responses import Response
 from starlette.routing import Route
 
 from gardener_dagster.local.bigquery import pages
-from gardener_dagster.local.bigquery.catalog import Table, etag
 from gardener_dagster.local.bigquery.database import Connection
 from gardener_dagster.local.bigquery.errors import invalid, not_implemented
 from gardener_dagster.local.bigquery.partitions import (
@@ -20,8 +17,7 @@ from gardener_dagster.local.bigquery.partitions import (
 )
 from gardener_dagster.local.bigquery.routes import Call, Parts, blocking, listed
 from gardener_dagster.local.bigquery.schema import Fields, find
-
-Resource = dict[str, Any]
+from gardener_dagster.local.bigquery.tables import Resource, Table, etag
 
 _IN_LISTS = (
     "kind", "id", "tableReference", "type", "creationTime", "expirationTime", "labels",
@@ -114,9 +110,7 @@ class CatalogRoutes:
     def _insert_table(self, call: Call) -> Resource:
         reference = call.body.get("tableReference") or {}
         names = {"dataset": call.path["dataset"], "table": str(reference.get("tableId") or "")}
-        table = Call(
-            path={**call.path, **names}, query={}, headers={}, body={}
-        ).table
+        table = Call(path={**call.path, **names}, query={}, headers={}, body={}).table
         if table.partition:
             raise invalid(f"Invalid table ID {table.name}${table.partition}")
         with self._database.writing() as connection:

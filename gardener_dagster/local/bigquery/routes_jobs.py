@@ -13,16 +13,17 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from gardener_dagster.local.bigquery import pages
-from gardener_dagster.local.bigquery.catalog import TableId
 from gardener_dagster.local.bigquery.errors import BigQueryError, invalid, not_found
 from gardener_dagster.local.bigquery.faults import CutResponse
-from gardener_dagster.local.bigquery.jobs import Task
 from gardener_dagster.local.bigquery.routes import Call, Parts, blocking, listed, waiting
-
-Resource = dict[str, Any]
+from gardener_dagster.local.bigquery.tables import Resource, TableId
+from gardener_dagster.local.bigquery.task import Task
 
 _DEFAULT_WAIT = 10_000
 _LONGEST_WAIT = 60_000
+_MOMENT = 0.5
+"""Seconds."""
+
 _REMEMBERED_REQUESTS = 1000
 _STATES = frozenset({"pending", "running", "done"})
 _NOT_OF_THE_JOB = frozenset(
@@ -49,7 +50,7 @@ class JobRoutes:
         return [
             blocking("/jobs", "GET", self._list),
             blocking("/jobs", "POST", self._insert),
-            blocking("/jobs/{job}", "GET", self._get),
+            waiting("/jobs/{job}", "GET", self._get),
             blocking("/jobs/{job}/cancel", "POST", self._cancel),
             blocking("/jobs/{job}/delete", "DELETE", self._delete),
             waiting("/queries", "POST", self._query),
@@ -82,8 +83,12 @@ class JobRoutes:
         task = self._jobs.insert(call.project, call.body, fault=fault)
         return CutResponse() if fault and fault.cuts else task.snapshot()
 
-    def _get(self, call: Call) -> Resource:
-        return self._jobs.get(call.project, call.path["job"])
+    async def _get(self, call: Call) -> Response:
+        """The job; if it runs, as it is after a moment: clients ask again only a second later."""
+        task = self._jobs.running(call.project, call.path["job"])
+        if task is not None and not self._jobs.hangs(task):
+            await asyncio.wait({asyncio.wrap_future(task.done)}, timeout=_MOMENT)
+        return JSONResponse(await run_in_threadpool(self._jobs.get, call.project, call.path["job"]))
 
     def _cancel(self, call: Call) -> Resource:
         job = self._jobs.cancel(call.project, call.path["job"])

@@ -21,7 +21,9 @@ MAXIMUM_ROW_BYTES = 100 * 2**20
 
 # Read by Python's re and by DuckDB's RE2 alike.
 INTEGER = r"[+-]?[0-9]+"
-FLOAT = r"[+-]?([0-9]+\.?[0-9]*([eE][+-]?[0-9]+)?|\.[0-9]+([eE][+-]?[0-9]+)?|[iI]nf(inity)?|[nN]a[nN])"
+FLOAT = (
+    r"[+-]?([0-9]+\.?[0-9]*([eE][+-]?[0-9]+)?|\.[0-9]+([eE][+-]?[0-9]+)?|[iI]nf(inity)?|[nN]a[nN])"
+)
 DATE = r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}"
 TIME = r"[0-9]{1,2}:[0-9]{1,2}:[0-9]{1,2}(\.[0-9]{0,9})?"
 DATETIME = rf"{DATE}([Tt ]{TIME})?"
@@ -179,7 +181,8 @@ def _moment(value: object, text: str, kind: str) -> str | None:
         year, month, day = (int(part) for part in re.split("[Tt ]", text)[0].split("-"))
         dt.date(year, month, day)
     if kind != "DATE" and (clock := re.search(r"(\d{1,2}):(\d{1,2}):(\d{1,2})", text)):
-        dt.time(*(int(part) for part in clock.groups()))
+        hour, minute, second = (int(part) for part in clock.groups())
+        dt.time(hour, minute, second)
     return text
 
 

@@ -6,18 +6,22 @@ inner join's ON, or outside of a subquery that passes the column through. BigQue
 through joins (``a.date = b.date``) or functions of the column, and neither is done here.
 """
 
+# ruff: noqa: S608 - this package quotes its identifiers and literals
+
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from sqlglot import exp
 
-from gardener_dagster.local.bigquery.catalog import Catalog, Table, TableId
+from gardener_dagster.local.bigquery.catalog import Catalog
 from gardener_dagster.local.bigquery.database import Connection
 from gardener_dagster.local.bigquery.errors import invalid_query, not_implemented
 from gardener_dagster.local.bigquery.information_schema import view
 from gardener_dagster.local.bigquery.partitions import partitions_of
+from gardener_dagster.local.bigquery.tables import Table, TableId
 
 _COMPARISONS = (exp.EQ, exp.LT, exp.LTE, exp.GT, exp.GTE, exp.NullSafeEQ)
+_DATES = (exp.Paren, exp.Date, exp.TsOrDsToDate, exp.TimestampTrunc, exp.DateTrunc)
 _OWNERS = (exp.Select, exp.Delete, exp.Update, exp.Merge)
 
 
@@ -32,12 +36,10 @@ class Scan:
 
     node: exp.Table
     table: Table
-    filters: list[exp.Expression] = field(default_factory=list)
+    filters: list[exp.Expr] = field(default_factory=list)
 
 
-def bind(
-    tree: exp.Expression, connection: Connection, catalog: Catalog, default: TableId
-) -> list[Scan]:
+def bind(tree: exp.Expr, connection: Connection, catalog: Catalog, default: TableId) -> list[Scan]:
     """Finds the statement's tables, and names DuckDB's in it instead.
 
     Args:
@@ -63,8 +65,8 @@ def bind(
             name = exp.to_identifier(scan.node.name, quoted=True)
             scan.node.set("alias", exp.TableAlias(this=name))
     for scan in scans:
-        schema, _, name = scan.table.store.partition(".")
-        scan.node.set("this", exp.to_identifier(name, quoted=True))
+        schema, _, store = scan.table.store.partition(".")
+        scan.node.set("this", exp.to_identifier(store, quoted=True))
         scan.node.set("db", exp.to_identifier(schema, quoted=True))
         scan.node.set("catalog", None)
     return scans
@@ -138,7 +140,7 @@ def partitions_read(scan: Scan, connection: Connection, conditions: str) -> list
     return [one for (one,) in found]
 
 
-def unqualified(condition: exp.Expression) -> exp.Expression:
+def unqualified(condition: exp.Expr) -> exp.Expr:
     """A condition on one table without the table's alias."""
     copy = condition.copy()
     for column in copy.find_all(exp.Column):
@@ -157,9 +159,7 @@ def _is_cte(node: exp.Table) -> bool:
     return False
 
 
-def _filters(
-    owner: exp.Expression, source: exp.Expression, alias: str, column: str
-) -> Iterator[exp.Expression]:
+def _filters(owner: exp.Expr, source: exp.Expr, alias: str, column: str) -> Iterator[exp.Expr]:
     """Conditions of a statement on a column of one of its sources, its own and from outside."""
     for condition in _conjuncts(owner, source):
         if _is_filter(condition, alias, column):
@@ -168,7 +168,7 @@ def _filters(
         yield from _outer_filters(owner, alias, column)
 
 
-def _conjuncts(owner: exp.Expression, source: exp.Expression) -> Iterator[exp.Expression]:
+def _conjuncts(owner: exp.Expr, source: exp.Expr) -> Iterator[exp.Expr]:
     where = owner.args.get("where")
     if where is not None:
         yield from where.this.flatten() if isinstance(where.this, exp.And) else [where.this]
@@ -182,12 +182,12 @@ def _conjuncts(owner: exp.Expression, source: exp.Expression) -> Iterator[exp.Ex
             yield from on.flatten() if isinstance(on, exp.And) else [on]
 
 
-def _outer_filters(select: exp.Select, alias: str, column: str) -> Iterator[exp.Expression]:
+def _outer_filters(select: exp.Select, alias: str, column: str) -> Iterator[exp.Expr]:
     """Conditions of the query around a subquery, on a column that this passes through."""
     if not _passes(select, column):
         return
     name = _output_name(select, alias, column)
-    query: exp.Expression = select
+    query: exp.Expr = select
     while isinstance(query.parent, exp.SetOperation):
         query = query.parent
     holder = query.parent
@@ -201,7 +201,7 @@ def _outer_filters(select: exp.Select, alias: str, column: str) -> Iterator[exp.
         yield from _renamed(_cte_filters(holder, name), column)
 
 
-def _cte_filters(cte: exp.CTE, name: str) -> list[exp.Expression]:
+def _cte_filters(cte: exp.CTE, name: str) -> list[exp.Expr]:
     """All that hold for every use of a common table expression: one use, for short."""
     statement = cte.find_ancestor(exp.With)
     root = statement.parent if statement is not None else None
@@ -218,9 +218,7 @@ def _cte_filters(cte: exp.CTE, name: str) -> list[exp.Expression]:
     return list(_filters(owner, uses[0], uses[0].alias_or_name, name)) if owner else []
 
 
-def _renamed(
-    conditions: Iterator[exp.Expression] | list[exp.Expression], column: str
-) -> Iterator[exp.Expression]:
+def _renamed(conditions: Iterator[exp.Expr] | list[exp.Expr], column: str) -> Iterator[exp.Expr]:
     for condition in conditions:
         copy = condition.copy()
         for one in copy.find_all(exp.Column):
@@ -257,7 +255,7 @@ def _output_name(select: exp.Select, alias: str, column: str) -> str:
     return ""
 
 
-def _is_column(node: exp.Expression | None, alias: str, column: str) -> bool:
+def _is_column(node: exp.Expr | None, alias: str, column: str) -> bool:
     return (
         isinstance(node, exp.Column)
         and node.name.lower() == column.lower()
@@ -265,36 +263,33 @@ def _is_column(node: exp.Expression | None, alias: str, column: str) -> bool:
     )
 
 
-def _is_filter(node: exp.Expression, alias: str, column: str) -> bool:
+def _is_filter(node: exp.Expr, alias: str, column: str) -> bool:
     """Whether a condition can be used for partition elimination."""
-
-    def bare(one: exp.Expression | None) -> bool:
-        while isinstance(one, exp.Paren | exp.Cast | exp.Date | exp.TsOrDsToDate):
-            if isinstance(one, exp.Cast) and not one.is_type("date", "timestamp", "timestamptz"):
-                return False
-            one = one.this
-        if isinstance(one, exp.TimestampTrunc | exp.DateTrunc):
-            one = one.this
-        return _is_column(one, alias, column)
-
     if isinstance(node, exp.Paren):
         return _is_filter(node.this, alias, column)
-    if isinstance(node, exp.And):
-        return any(_is_filter(one, alias, column) for one in node.flatten()) and _is_constant(
-            node, alias, column
-        )
     if isinstance(node, exp.Or):
         return all(_is_filter(one, alias, column) for one in node.flatten())
-    if isinstance(node, exp.Not) and isinstance(node.this, exp.Is):
-        return bare(node.this.this)
     if not _is_constant(node, alias, column):
         return False
+    if isinstance(node, exp.And):
+        return any(_is_filter(one, alias, column) for one in node.flatten())
+    if isinstance(node, exp.Not):
+        return isinstance(node.this, exp.Is) and _is_bare(node.this.this, alias, column)
     if isinstance(node, _COMPARISONS):
-        return bare(node.this) or bare(node.expression)
-    return isinstance(node, exp.Between | exp.In | exp.Is) and bare(node.this)
+        return any(_is_bare(side, alias, column) for side in (node.this, node.expression))
+    return isinstance(node, exp.Between | exp.In | exp.Is) and _is_bare(node.this, alias, column)
 
 
-def _is_constant(node: exp.Expression, alias: str, column: str) -> bool:
+def _is_bare(node: exp.Expr | None, alias: str, column: str) -> bool:
+    """Whether something is the column, or its date or day."""
+    while isinstance(node, _DATES) or (
+        isinstance(node, exp.Cast) and node.is_type("date", "timestamp", "timestamptz")
+    ):
+        node = node.this
+    return _is_column(node, alias, column)
+
+
+def _is_constant(node: exp.Expr, alias: str, column: str) -> bool:
     """Whether a condition is about the column and nothing else that is read."""
     return node.find(exp.Query) is None and all(
         _is_column(one, alias, column) for one in node.find_all(exp.Column)

@@ -208,14 +208,10 @@ def merged(have: Fields, new: Fields, *, table: str, path: str = "") -> Fields:
 
 def _merged_field(have: Field, new: Field, *, table: str, where: str) -> Field:
     if have.type != new.type:
-        raise _mismatch(
-            table, f"Field {where} has changed type from {have.type} to {new.type}"
-        )
+        raise _mismatch(table, f"Field {where} has changed type from {have.type} to {new.type}")
     relaxed = (have.mode, new.mode) == (REQUIRED, NULLABLE)
     if have.mode != new.mode and not relaxed and (have.mode, new.mode) != (NULLABLE, REQUIRED):
-        raise _mismatch(
-            table, f"Field {where} has changed mode from {have.mode} to {new.mode}"
-        )
+        raise _mismatch(table, f"Field {where} has changed mode from {have.mode} to {new.mode}")
     return replace(
         have,
         mode=NULLABLE if relaxed else have.mode,

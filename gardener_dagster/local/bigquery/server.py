@@ -24,7 +24,7 @@ from gardener_dagster.local.bigquery.faults import (
     cut,
     fault_routes,
 )
-from gardener_dagster.local.bigquery.jobs import Jobs
+from gardener_dagster.local.bigquery.jobs import Jobs, Work
 from gardener_dagster.local.bigquery.load import LoadWork
 from gardener_dagster.local.bigquery.objects import Storage
 from gardener_dagster.local.bigquery.query import QueryWork
@@ -65,7 +65,7 @@ def create_app(
     catalog = Catalog()
     storage = Storage(database.scratch, storage_url)
     query = QueryWork(database, catalog)
-    works = {"load": LoadWork(storage), "query": query, "copy": CopyWork()}
+    works: dict[str, Work] = {"load": LoadWork(storage), "query": query, "copy": CopyWork()}
     jobs = Jobs(database, catalog, works, now)
     injected = Faults()
     parts = Parts(database=database, catalog=catalog, jobs=jobs, faults=injected, now=now)

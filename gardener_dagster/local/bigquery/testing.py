@@ -1,6 +1,7 @@
 """A server for tests, in this process."""
 
 import datetime as dt
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -61,7 +62,7 @@ class _Server(uvicorn.Server):
         super().__init__(config)
         self.begun = threading.Event()
 
-    async def startup(self, sockets: list[object] | None = None) -> None:
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Starts, and says so."""
-        await super().startup(sockets)  # type: ignore[arg-type] - sockets, as uvicorn passes them
+        await super().startup(sockets)
         self.begun.set()

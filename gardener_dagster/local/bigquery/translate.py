@@ -24,7 +24,7 @@ _EXTRACTS: dict[str, tuple[str, str]] = {
 }
 
 
-def parse(sql: str) -> exp.Expression:
+def parse(sql: str) -> exp.Expr:
     """The one statement of a query.
 
     Raises:
@@ -50,7 +50,7 @@ def parse(sql: str) -> exp.Expression:
     return tree
 
 
-def adapt(tree: exp.Expression, now: dt.datetime) -> exp.Expression:
+def adapt(tree: exp.Expr, now: dt.datetime) -> exp.Expr:
     """The statement with what DuckDB has otherwise said DuckDB's way.
 
     Args:
@@ -60,8 +60,8 @@ def adapt(tree: exp.Expression, now: dt.datetime) -> exp.Expression:
     for unnest in list(tree.find_all(exp.Unnest)):
         _offset(unnest)
         _spread(unnest)
-    for node in list(tree.find_all(exp.ArrayAgg)):
-        _array_agg(node)
+    for aggregate in list(tree.find_all(exp.ArrayAgg)):
+        _array_agg(aggregate)
     # From the leaves up: what is replaced keeps what was replaced within it.
     for node in reversed(list(tree.walk())):
         change = _CHANGES.get(type(node))
@@ -76,7 +76,7 @@ def adapt(tree: exp.Expression, now: dt.datetime) -> exp.Expression:
     return tree
 
 
-def duckdb_sql(tree: exp.Expression) -> str:
+def duckdb_sql(tree: exp.Expr) -> str:
     """DuckDB's SQL.
 
     Raises:
@@ -93,7 +93,7 @@ def duckdb_sql(tree: exp.Expression) -> str:
         raise not_implemented(str(error)) from error
 
 
-def name_columns(query: exp.Expression) -> None:
+def name_columns(query: exp.Expr) -> None:
     """Gives the columns of a query's result the names that BigQuery gives them."""
     select = query
     while isinstance(select, exp.SetOperation | exp.Subquery):
@@ -143,10 +143,10 @@ def _array_agg(node: exp.ArrayAgg) -> None:
     if isinstance(node.this, exp.Limit):
         limit = node.this.expression.copy()
         node.set("this", node.this.this)
-    whole: exp.Expression = node
+    whole: exp.Expr = node
     if isinstance(node.parent, exp.IgnoreNulls | exp.RespectNulls):
         whole = node.parent
-    new: exp.Expression = node.copy()
+    new: exp.Expr = node.copy()
     if isinstance(whole, exp.IgnoreNulls):
         value = node.this
         while isinstance(value, exp.Order | exp.Distinct):
@@ -154,19 +154,17 @@ def _array_agg(node: exp.ArrayAgg) -> None:
         condition = exp.Not(this=exp.Is(this=value.copy(), expression=exp.null()))
         new = exp.Filter(this=new, expression=exp.Where(this=condition))
     if limit is not None:
-        new = exp.Anonymous(
-            this="list_slice", expressions=[new, exp.Literal.number(1), limit]
-        )
+        new = exp.Anonymous(this="list_slice", expressions=[new, exp.Literal.number(1), limit])
     whole.replace(new)
 
 
-Change = Callable[[exp.Expression, dt.datetime], exp.Expression]
+Change = Callable[[exp.Expr, dt.datetime], exp.Expr]
 
 
 def _cast(kind: str) -> Change:
     """The same, cast: DuckDB's function gives another type."""
 
-    def change(node: exp.Expression, _: dt.datetime) -> exp.Expression:
+    def change(node: exp.Expr, _: dt.datetime) -> exp.Expr:
         return exp.cast(node.copy(), exp.DataType.build(kind, dialect="bigquery"))
 
     return change
@@ -175,14 +173,14 @@ def _cast(kind: str) -> Change:
 def _call(name: str) -> Change:
     """A function of another name, with the same arguments."""
 
-    def change(node: exp.Expression, _: dt.datetime) -> exp.Expression:
+    def change(node: exp.Expr, _: dt.datetime) -> exp.Expr:
         arguments = [node.this, *node.expressions]
         return exp.Anonymous(this=name, expressions=[one.copy() for one in arguments])
 
     return change
 
 
-def _number(node: exp.Expression, _: dt.datetime) -> exp.Expression:
+def _number(node: exp.Expr, _: dt.datetime) -> exp.Expr:
     """GoogleSQL's 1.5 is a FLOAT64, DuckDB's a DECIMAL."""
     text = str(node.this)
     if node.is_string or not re.fullmatch(r"\d*\.\d*", text):
@@ -190,14 +188,14 @@ def _number(node: exp.Expression, _: dt.datetime) -> exp.Expression:
     return exp.Literal.number(f"{text}e0")
 
 
-def _decimal(node: exp.Expression, _: dt.datetime) -> exp.Expression:
+def _decimal(node: exp.Expr, _: dt.datetime) -> exp.Expr:
     kinds = {exp.DataType.Type.DECIMAL: 9, exp.DataType.Type.BIGDECIMAL: 18}
     if node.this not in kinds or node.expressions:
         return node
     return exp.DataType.build(f"DECIMAL(38, {kinds[node.this]})", dialect="duckdb")
 
 
-def _timestamp_diff(node: exp.Expression, _: dt.datetime) -> exp.Expression:
+def _timestamp_diff(node: exp.Expr, _: dt.datetime) -> exp.Expr:
     """Counts whole units between; DuckDB's date_diff counts the boundaries."""
     unit = exp.Literal.string(node.text("unit") or "SECOND")
     return exp.Anonymous(
@@ -205,7 +203,7 @@ def _timestamp_diff(node: exp.Expression, _: dt.datetime) -> exp.Expression:
     )
 
 
-def _extract(node: exp.Expression, _: dt.datetime) -> exp.Expression:
+def _extract(node: exp.Expr, _: dt.datetime) -> exp.Expr:
     part = node.this.name.upper()
     if part == "DATE":
         return exp.cast(node.expression.copy(), "date")
@@ -216,7 +214,7 @@ def _extract(node: exp.Expression, _: dt.datetime) -> exp.Expression:
     return exp.paren(sqlglot.parse_one(form.format(call.sql("duckdb")), dialect="duckdb"))
 
 
-def _json(node: exp.Expression, _: dt.datetime) -> exp.Expression:
+def _json(node: exp.Expr, _: dt.datetime) -> exp.Expr:
     name = "to_json" if node.args.get("to_json") else "bq_to_json_string"
     return exp.Anonymous(this=name, expressions=[node.this.copy()])
 
@@ -224,7 +222,7 @@ def _json(node: exp.Expression, _: dt.datetime) -> exp.Expression:
 def _now(kind: str) -> Change:
     """The time of the server's clock; in UTC whatever zone is asked for."""
 
-    def change(node: exp.Expression, now: dt.datetime) -> exp.Expression:
+    def change(node: exp.Expr, now: dt.datetime) -> exp.Expr:
         if node.this:
             raise not_implemented("The current time in a time zone")
         text = exp.Literal.string(now.astimezone(dt.UTC).isoformat(sep=" "))
@@ -234,7 +232,7 @@ def _now(kind: str) -> Change:
     return change
 
 
-_CHANGES: dict[type[exp.Expression], Change] = {
+_CHANGES: dict[type[exp.Expr], Change] = {
     exp.ByteLength: _call("strlen"),
     exp.CurrentDate: _now("DATE"),
     exp.CurrentDatetime: _now("DATETIME"),

@@ -8,7 +8,6 @@ import re
 import threading
 import uuid
 from pathlib import Path
-from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -18,8 +17,7 @@ from starlette.routing import Route
 from gardener_dagster.local.bigquery.errors import invalid, not_found
 from gardener_dagster.local.bigquery.faults import CutResponse
 from gardener_dagster.local.bigquery.routes import PROJECT, Parts, json_object
-
-Resource = dict[str, Any]
+from gardener_dagster.local.bigquery.tables import Resource
 
 _RANGE = re.compile(r"bytes (?:\*|(?P<first>\d+)-(?P<last>\d+))/(?P<total>\d+|\*)")
 
@@ -80,9 +78,7 @@ class UploadRoutes:
             return Response(status_code=308, headers=received)
         with self._lock:
             del self._open[upload]
-        return await run_in_threadpool(
-            self._insert, request.path_params["project"], body, path
-        )
+        return await run_in_threadpool(self._insert, request.path_params["project"], body, path)
 
     @staticmethod
     async def _write(request: Request, path: Path, first: int) -> None:

@@ -4,11 +4,13 @@ A job first puts its rows into a DuckDB table of its own, as long as that takes.
 transaction, they become the destination's.
 """
 
+# ruff: noqa: S608 - this package quotes its identifiers and literals
+
 import datetime as dt
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from gardener_dagster.local.bigquery.catalog import Catalog, Resource, Table, TableId
+from gardener_dagster.local.bigquery.catalog import Catalog
 from gardener_dagster.local.bigquery.database import Connection
 from gardener_dagster.local.bigquery.errors import duplicate, invalid, not_found
 from gardener_dagster.local.bigquery.partitioning import Partitioning
@@ -23,6 +25,7 @@ from gardener_dagster.local.bigquery.schema import (
     relaxed_in,
     to_json,
 )
+from gardener_dagster.local.bigquery.tables import Resource, Table, TableId
 
 APPEND, TRUNCATE, EMPTY = "WRITE_APPEND", "WRITE_TRUNCATE", "WRITE_EMPTY"
 ADDITION, RELAXATION = "ALLOW_FIELD_ADDITION", "ALLOW_FIELD_RELAXATION"

@@ -301,7 +301,7 @@ def bigquery_client(endpoints: Endpoints) -> bigquery.Client:
         return bigquery.Client(project=endpoints.project)
     return bigquery.Client(
         project=endpoints.project,
-        credentials=AnonymousCredentials(),  # type: ignore[no-untyped-call]
+        credentials=AnonymousCredentials(),
         client_options={"api_endpoint": endpoints.bigquery},
     )
 
@@ -311,7 +311,7 @@ def storage_client(endpoints: Endpoints) -> StorageClient:
         return StorageClient(project=endpoints.project)
     return StorageClient(
         project=endpoints.project,
-        credentials=AnonymousCredentials(),  # type: ignore[no-untyped-call]
+        credentials=AnonymousCredentials(),
         client_options={"api_endpoint": endpoints.storage},
     )
 

@@ -1,0 +1,84 @@
+import datetime as dt
+import sqlite3
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import psycopg
+import pytest
+from sqlalchemy.exc import OperationalError
+
+from gardener_api import database
+from gardener_api.jobs import Ask
+from gardener_api.store import JobStore
+
+MakeAsk = Callable[..., Ask]
+OpenStore = Callable[..., JobStore]
+
+
+@pytest.fixture
+def sqlite_path(tmp_path: Path) -> Path:
+    return tmp_path / "gardener.db"
+
+
+@pytest.fixture
+def sqlite_store(sqlite_path: Path) -> JobStore:
+    return JobStore.open(f"sqlite:///{sqlite_path}", lease=dt.timedelta(hours=5), max_attempts=3)
+
+
+def test_a_writer_waits_for_another(
+    sqlite_store: JobStore, sqlite_path: Path, make_ask: MakeAsk, now: dt.datetime
+) -> None:
+    other = sqlite3.connect(sqlite_path, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE").close()
+    done = threading.Event()
+
+    def enqueue() -> None:
+        sqlite_store.enqueue([make_ask()], now=now)
+        done.set()
+
+    thread = threading.Thread(target=enqueue)
+    thread.start()
+    assert not done.wait(0.05)
+    assert sqlite_store.jobs(limit=1) == [], "a reader does not wait"
+    other.execute("COMMIT").close()
+    thread.join(10)
+    assert done.is_set()
+    other.close()
+    sqlite_store.close()
+
+
+def test_a_writer_gives_up_and_can_try_again(
+    sqlite_store: JobStore,
+    sqlite_path: Path,
+    make_ask: MakeAsk,
+    now: dt.datetime,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(database, "_BUSY_SECONDS", 0)
+    other = sqlite3.connect(sqlite_path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE").close()
+    with pytest.raises(OperationalError, match="database is locked"):
+        sqlite_store.enqueue([make_ask()], now=now)
+    other.execute("COMMIT").close()
+    assert len(sqlite_store.enqueue([make_ask()], now=now)) == 1
+    other.close()
+    sqlite_store.close()
+
+
+def test_a_connection_that_the_server_closed_costs_no_call(
+    postgresql: str, make_ask: MakeAsk, now: dt.datetime
+) -> None:
+    url = f"{postgresql}&application_name=closed&options=-csearch_path%3Dclosed"
+    with psycopg.connect(postgresql, autocommit=True) as connection:
+        connection.execute("CREATE SCHEMA closed")
+        store = JobStore.open(url, lease=dt.timedelta(hours=5), max_attempts=3)
+        store.enqueue([make_ask()], now=now)
+        ended = connection.execute(
+            "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity"
+            " WHERE application_name = 'closed'"
+        ).fetchall()
+        assert ended == [(True,)]
+        assert len(store.lease(1, now=now)) == 1
+        store.close()
+        connection.execute("DROP SCHEMA closed CASCADE")

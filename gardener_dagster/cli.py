@@ -71,7 +71,6 @@ def api(
 ) -> None:
     """Run the sidecar: the jobs API for parsers, the status page, the metrics."""
     from gardener_api.app import serve
-
     from gardener_api.store import StoreError
 
     home = os.environ.get("DAGSTER_HOME", ".")

@@ -4,7 +4,6 @@ It does what a user would: upload archives, ask for a backfill in Dagster, and l
 """
 
 import datetime as dt
-import signal
 import sys
 import tempfile
 import time
@@ -12,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
 from rich.console import Console
 from rich.live import Live
@@ -24,7 +22,7 @@ from gardener_dagster.local import report
 from gardener_dagster.local.clients import bigquery_client
 from gardener_dagster.local.dagster_client import DagsterClient
 from gardener_dagster.local.home import claim_home
-from gardener_dagster.local.processes import Part, Processes
+from gardener_dagster.local.processes import Part, Processes, terminating
 from gardener_dagster.local.results import Counts, read_landed
 from gardener_dagster.local.samples import make_samples
 from gardener_dagster.local.stack import StackSettings, choose_ports, running_stack
@@ -233,17 +231,3 @@ def _stay(processes: Processes) -> None:
             time.sleep(LOOK_SECONDS)
     except KeyboardInterrupt:
         return
-
-
-@contextmanager
-def terminating() -> Iterator[None]:
-    """Lets SIGTERM end the stack as Ctrl-C does."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -12,9 +12,11 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 from typing import Self
 
 LAST_LINES = 25
@@ -173,12 +175,36 @@ class Processes:
                 raise PartFailedError(part, f"ended with exit code {part.exit_code}")
 
     def stop(self) -> None:
-        """Ends all parts, the last started first: politely, and after ten seconds by force."""
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            for part in reversed(self.parts):
-                part.signal(number)
-            deadline = self._clock() + STOP_SECONDS
-            while self._clock() < deadline:
-                if all(part.group_is_gone() for part in self.parts):
-                    return
-                time.sleep(0.05)
+        """Ends all parts: politely, and after ten seconds, or when interrupted again, by force."""
+        try:
+            if self._end(signal.SIGTERM):
+                return
+        except KeyboardInterrupt:
+            pass
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)  # nothing may come between now
+        self._end(signal.SIGKILL)
+
+    def _end(self, number: int) -> bool:
+        for part in reversed(self.parts):
+            part.signal(number)
+        deadline = self._clock() + STOP_SECONDS
+        while self._clock() < deadline:
+            if all(part.group_is_gone() for part in self.parts):
+                return True
+            time.sleep(0.05)
+        return False
+
+
+@contextmanager
+def terminating() -> Iterator[None]:
+    """Lets SIGTERM end the stack as Ctrl-C does."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -8,12 +8,12 @@ import pytest
 from gcp_storage_emulator.server import create_server
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import storage
+from simulated import Parser, Put
 
 from gardener_api.config import GardenerConfig, load_config
 from gardener_api.store import JobStore
 from gardener_dagster.definitions import build_defs
 from gardener_dagster.resources import GCSResource, JobStoreResource, WarehouseResource
-from simulated import Parser, Put
 
 ARCHIVE, PARSED = "archive-mlab", "etl-mlab"
 

@@ -90,9 +90,8 @@ class Gardener:
         run = self.instance.create_run_for_job(
             self._defs.resolve_implicit_global_asset_job_def(), tags=tags or {}
         )
-        self.instance.run_storage.handle_run_event(  # noqa: F841
-            run.run_id, _event(status)
-        ) if status is not DagsterRunStatus.NOT_STARTED else None
+        if status is not DagsterRunStatus.NOT_STARTED:
+            self.instance.run_storage.handle_run_event(run.run_id, _event(status))
         return run.run_id
 
 

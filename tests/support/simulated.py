@@ -1,4 +1,4 @@
-"""Stand-ins that tests of several packages use; nothing of the pipeline itself is replaced by them."""
+"""Stand-ins for what is outside the pipeline; nothing of the pipeline itself is replaced."""
 
 import datetime as dt
 import threading

@@ -100,9 +100,12 @@ def test_a_newer_test_loses_what_no_schema_has() -> None:
 @real_data
 @pytest.mark.parametrize(
     ("path", "datatype"),
-    [("HopAnnotation2", "hopannotation2"), ("Annotation2/ndt-njp6l_1585004303_00000000000170FA.json", "annotation2"),
-     ("Annotation2/ndt-empty-geo.json", "annotation2")],
-)  # fmt: skip
+    [
+        ("HopAnnotation2", "hopannotation2"),
+        ("Annotation2/ndt-njp6l_1585004303_00000000000170FA.json", "annotation2"),
+        ("Annotation2/ndt-empty-geo.json", "annotation2"),
+    ],
+)
 def test_real_annotations_fit_their_tables_and_have_no_region(path: str, datatype: str) -> None:
     place = DATA / "samples" / path
     [file] = place.iterdir() if place.is_dir() else [place]
@@ -167,11 +170,9 @@ def test_what_can_be_read_of_a_truncated_archive_is() -> None:
     chance = random.Random(1)
     archive = tgz(**{f"{n}.json": chance.randbytes(200_000) for n in range(9)})
     members = read_members(io.BytesIO(archive[: len(archive) // 2]))
-    read = []
+    assert next(members).name == "0.json"
     with pytest.raises(TruncatedError):
-        for member in members:
-            read.append(member.name)
-    assert 0 < len(read) < 9
+        list(members)
 
 
 def test_what_is_no_archive_says_so() -> None:

@@ -78,6 +78,42 @@ def test_a_part_that_does_not_answer_in_time_is_named(tmp_path: Path) -> None:
             processes.wait_until_ready(timeout=0.3)
 
 
+SUPERVISOR = """
+import os, sys, time
+from pathlib import Path
+from gardener_dagster.local.processes import Part, Processes, terminating
+
+deaf = (
+    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
+    " print('up', flush=True); time.sleep(60)"
+)
+command = [sys.executable, "-c", deaf]
+part = Part(name="deaf", command=command, environment=dict(os.environ), log=Path(sys.argv[1]))
+with terminating(), Processes([part]) as processes:
+    processes.start()
+    while not part.last_lines():
+        processes.check()
+    print(part.process.pid, flush=True)
+    time.sleep(60)
+"""
+
+
+def test_interrupted_twice_it_leaves_nothing_behind(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", SUPERVISOR, str(tmp_path / "deaf.log")],
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as supervisor:
+        assert supervisor.stdout is not None
+        child = int(supervisor.stdout.readline())
+        supervisor.terminate()
+        with pytest.raises(subprocess.TimeoutExpired):  # it waits for the deaf one
+            supervisor.wait(1)
+        supervisor.terminate()
+        supervisor.wait(5)
+    assert not is_running(child)
+
+
 def last_exit(arguments: Sequence[str], *, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "gardener_dagster.cli", *arguments],

@@ -102,7 +102,7 @@ def api(
 @click.option("--threads", default=2, show_default=True, help="Archives parsed at once.")
 def worker(api_url: str, output: str, poll: float, threads: int) -> None:
     """Run the reference parser: ndt7, annotation2 and hopannotation2."""
-    from gardener_dagster.local.reference.worker import run_worker
+    from gardener_dagster.local.parser.worker import run_worker
 
     run_worker(
         api_url,

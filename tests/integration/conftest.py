@@ -29,7 +29,7 @@ sources:
 GOOD = tuple(dt.date(2024, 3, day) for day in (1, 2))
 """Dates of sample archives."""
 WITH_A_BAD_ONE = tuple(dt.date(2024, 5, day) for day in (1, 2))
-"""The second has an archive that is none."""
+"""The archives of the second are none."""
 BAD = WITH_A_BAD_ONE[1]
 
 
@@ -46,8 +46,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StackClient]:
     )
     archives = home / "archives"
     expected = make_samples(archives, GOOD) | make_samples(archives, WITH_A_BAD_ONE)
-    [broken, *_] = sorted((archives / f"ndt/ndt7/{BAD:%Y/%m/%d}").iterdir())
-    broken.write_bytes(b"this is no archive")
+    for archive in (archives / f"ndt/ndt7/{BAD:%Y/%m/%d}").iterdir():
+        archive.write_bytes(b"this is no archive")
     with running_stack(settings) as processes:
         upload_archives(archives, settings.storage_url, config, [*GOOD, *WITH_A_BAD_ONE])
         store = JobStore.open(

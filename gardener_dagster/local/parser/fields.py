@@ -1,0 +1,151 @@
+"""JSON fitted to a table's schema: what the schema lacks is left out, a wrong type is an error.
+
+Pure, and without knowledge of any datatype. BigQuery refuses a whole load for one field that the
+table lacks or one value that its column cannot hold, so neither may get into an object.
+"""
+
+import datetime as dt
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from gardener_dagster.warehouse.schemas import Field
+
+Row = dict[str, Any]
+Renamed = Mapping[str, Mapping[str, str]]
+"""By a record's name: fields that are called otherwise now, the old name to the new one."""
+
+_Convert = Callable[[Any], Any]
+
+_RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)")
+_SHOWN = 40  # characters of a value in an error
+
+
+class MisfitError(ValueError):
+    """A value that its column cannot hold.
+
+    Attributes:
+        path: The field's, from the outermost record on.
+    """
+
+    def __init__(self, expected: str, value: object, path: tuple[str, ...] = ()) -> None:
+        self.expected, self.value, self.path = expected, value, path
+        shown = repr(value)
+        if len(shown) > _SHOWN:
+            shown = f"{shown[:_SHOWN]}…"
+        super().__init__(f"{'.'.join(path) or 'it'} is {shown}, expected {expected}")
+
+
+class Record:
+    """The fields of a record, to fit JSON objects to."""
+
+    def __init__(self, fields: Sequence[Field], renamed: Renamed, name: str = "") -> None:
+        """Prepares the fields.
+
+        Args:
+            fields: The schema, in BigQuery's own JSON.
+            renamed: What is called otherwise in older data.
+            name: The record's.
+        """
+        self._columns = {
+            field["name"].casefold(): (field["name"], _converter(field, renamed))
+            for field in fields
+        }
+        for old, new in renamed.get(name, {}).items():
+            self._columns[old.casefold()] = self._columns[new.casefold()]
+
+    def fit(self, value: object) -> Row:
+        """The fields of a JSON object that the schema has, under the names that it has there.
+
+        The case of a name does not matter, as in BigQuery; ``null`` is left out.
+
+        Raises:
+            MisfitError: It is no object, or a value in it is of another type than its column.
+        """
+        if not isinstance(value, dict):
+            raise MisfitError("an object", value)
+        kept: Row = {}
+        for name, item in value.items():
+            column = self._columns.get(name.casefold())
+            if column is None or item is None:
+                continue
+            known_as, convert = column
+            try:
+                kept[known_as] = convert(item)
+            except MisfitError as error:
+                raise MisfitError(error.expected, error.value, (name, *error.path)) from None
+        return kept
+
+
+def _converter(field: Field, renamed: Renamed) -> _Convert:
+    one = (
+        Record(field["fields"], renamed, field["name"]).fit
+        if field["type"] in ("RECORD", "STRUCT")
+        else _CONVERTERS[field["type"]]
+    )
+    return _each(one) if field.get("mode") == "REPEATED" else one
+
+
+def _each(convert: _Convert) -> _Convert:
+    def convert_list(value: object) -> list[Any]:
+        if not isinstance(value, list):
+            raise MisfitError("a list", value)
+        return [convert(one) for one in value if one is not None]
+
+    return convert_list
+
+
+def _string(value: object) -> str:
+    if not isinstance(value, str):
+        raise MisfitError("a string", value)
+    return value
+
+
+def _integer(value: object) -> int:
+    if type(value) is not int or not -(2**63) <= value < 2**63:  # true and false are ints too
+        raise MisfitError("a 64-bit integer", value)
+    return value
+
+
+def _float(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise MisfitError("a number", value)
+    if not -sys.float_info.max <= value <= sys.float_info.max:
+        raise MisfitError("a finite number", value)
+    return value
+
+
+def _boolean(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise MisfitError("true or false", value)
+    return value
+
+
+def _timestamp(value: object) -> str:
+    if not isinstance(value, str) or not _is_time(value):
+        raise MisfitError("a time as in RFC 3339", value)
+    return value
+
+
+def _is_time(text: str) -> bool:
+    if not _RFC3339.fullmatch(text):
+        return False
+    try:
+        dt.datetime.fromisoformat(text)
+    except ValueError:  # as the 30th of February
+        return False
+    return True
+
+
+_CONVERTERS: dict[str, _Convert] = {
+    "STRING": _string,
+    "INTEGER": _integer,
+    "INT64": _integer,
+    "FLOAT": _float,
+    "FLOAT64": _float,
+    "BOOLEAN": _boolean,
+    "BOOL": _boolean,
+    "TIMESTAMP": _timestamp,
+}
+"""For the types that occur in what archives hold."""

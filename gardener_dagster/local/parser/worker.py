@@ -1,0 +1,202 @@
+"""Takes jobs from the jobs API and does them, as M-Lab's parsers do.
+
+What it does more than they: it reports an attempt that cannot succeed, keeps the lease of a job
+while a long archive is parsed, and lets go of a job that is no longer its own.
+"""
+
+import datetime as dt
+import logging
+import re
+import signal
+import threading
+from collections.abc import Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from itertools import islice
+from types import FrameType
+
+from gardener_api.client import JobGone, JobsAPIError, JobsClient, LeasedJob
+from gardener_api.jobs import JobState
+from gardener_dagster.local.clients import storage_client
+from gardener_dagster.local.parser.outputs import (
+    STORAGE_ERRORS,
+    ArchiveParser,
+    Outcome,
+    StoppedError,
+)
+from gardener_dagster.local.parser.rows import DATATYPES
+
+log = logging.getLogger(__name__)
+
+HEARTBEAT_SECONDS = 30.0
+"""At most between two calls of a job."""
+
+
+class FailedJobError(Exception):
+    """An attempt that cannot succeed; the message is what the jobs API is told."""
+
+
+class Worker:
+    """A parser that does one job after the other."""
+
+    def __init__(
+        self,
+        jobs: JobsClient,
+        archives: ArchiveParser,
+        *,
+        threads: int,
+        stopping: threading.Event,
+        heartbeat_seconds: float = HEARTBEAT_SECONDS,
+    ) -> None:
+        """Make a worker. Nothing is asked yet.
+
+        Args:
+            jobs: The jobs API.
+            archives: Parses an archive.
+            threads: Archives at a time.
+            stopping: Set when it shall end: it takes no further job, and gives up what it has.
+            heartbeat_seconds: At most between two calls of a job.
+        """
+        self._jobs, self._archives = jobs, archives
+        self._threads, self._stopping = threads, stopping
+        self._heartbeat_seconds = heartbeat_seconds
+
+    def run(self, poll_seconds: float) -> None:
+        """Takes and does jobs until it shall stop; asks again after a pause where there is none."""
+        while not self._stopping.is_set():
+            try:
+                job = self._jobs.next()
+            except JobsAPIError as error:
+                log.warning("no job, asking again: %s", error)
+                job = None
+            if job is None:
+                self._stopping.wait(poll_seconds)
+            else:
+                self.do(job)
+
+    def do(self, job: LeasedJob) -> None:
+        """Does one job, and reports how it went."""
+        log.info("job %s: begun", job.id)
+        try:
+            outcomes = self._parse(job)
+        except JobGone:
+            log.warning("job %s: no longer ours", job.id)
+        except JobsAPIError as error:
+            log.error("job %s: left to its lease: %s", job.id, error)
+        except FailedJobError as failed:
+            self._give_up(job, str(failed))
+        except Exception as error:  # a defect met in one job is reported, and other jobs go on
+            log.exception("job %s", job.id)
+            self._give_up(job, f"{type(error).__name__}: {error}")
+        else:
+            rows, corrupt = sum(o.rows for o in outcomes), sum(o.corrupt for o in outcomes)
+            log.info(
+                "job %s: %d archives, %d rows, %d corrupt tests",
+                job.id, len(outcomes), rows, corrupt,
+            )  # fmt: skip
+
+    def _give_up(self, job: LeasedJob, reason: str) -> None:
+        log.error("job %s: given up: %s", job.id, reason)
+        try:
+            self._jobs.error(job.id, reason)
+        except JobGone:
+            log.warning("job %s: no longer ours", job.id)
+        except JobsAPIError as error:
+            log.error("job %s: left to its lease: %s", job.id, error)
+
+    def _parse(self, job: LeasedJob) -> list[Outcome]:
+        if job.datatype not in DATATYPES:
+            known = ", ".join(DATATYPES)
+            raise FailedJobError(f"datatype {job.datatype!r}: expected one of {known}")
+        names = self._list(job)
+        self._jobs.update(job.id, JobState.PARSING, "starting tasks")
+        outcomes = self._parse_archives(job, names)
+        unread = [o for o in outcomes if not o.written]
+        if unread and len(unread) == len(outcomes):
+            # Of some, the rest is worth having, and no further attempt would read them.
+            raise FailedJobError(
+                f"none of {len(unread)} archives could be read; the first,"
+                f" gs://{job.bucket}/{unread[0].name}: {unread[0].fault}"
+            )
+        self._jobs.update(job.id, JobState.POST_PROCESSING)
+        return outcomes
+
+    def _list(self, job: LeasedJob) -> list[str]:
+        try:
+            wanted = re.compile(job.filter)
+        except re.error as error:
+            raise FailedJobError(f"filter {job.filter!r}: {error}") from error
+        try:
+            blobs = self._archives.client.list_blobs(job.bucket, prefix=job.prefix)
+            return [blob.name for blob in blobs if wanted.search(blob.name)]
+        except STORAGE_ERRORS as error:
+            url = f"gs://{job.bucket}/{job.prefix}"
+            raise FailedJobError(f"{url} could not be listed: {error}") from error
+
+    def _parse_archives(self, job: LeasedJob, names: Sequence[str]) -> list[Outcome]:
+        waiting = iter(names)
+        running: dict[Future[Outcome], str] = {}
+        outcomes: list[Outcome] = []
+        over = threading.Event()
+
+        def stopped() -> bool:
+            return over.is_set() or self._stopping.is_set()
+
+        with ThreadPoolExecutor(self._threads, thread_name_prefix="archive") as pool:
+            try:
+                while True:
+                    for name in islice(waiting, self._threads - len(running)):
+                        self._jobs.heartbeat(job.id)
+                        running[pool.submit(self._archives.parse, job, name, stopped)] = name
+                    if not running:
+                        return outcomes
+                    done, _ = wait(running, self._heartbeat_seconds, FIRST_COMPLETED)
+                    if not done:
+                        self._jobs.heartbeat(job.id)
+                    for future in done:
+                        outcomes.append(_outcome(job, running.pop(future), future))
+                        self._jobs.update(job.id, JobState.PARSING, outcomes[-1].name)
+            finally:
+                over.set()  # or the pool would wait for the archives of a job that is over
+
+
+def _outcome(job: LeasedJob, name: str, future: "Future[Outcome]") -> Outcome:
+    try:
+        return future.result()
+    except StoppedError as error:
+        raise FailedJobError("the parser was told to stop") from error
+    except STORAGE_ERRORS as error:
+        raise FailedJobError(f"gs://{job.bucket}/{name}: {error}") from error
+
+
+def run_worker(
+    api_url: str,
+    *,
+    output_bucket: str,
+    poll_seconds: float,
+    threads: int,
+    token: str | None = None,
+) -> None:
+    """Runs a parser until SIGTERM or SIGINT; the job that it then has is given up.
+
+    Args:
+        api_url: The jobs API.
+        output_bucket: Where rows are written.
+        poll_seconds: Pause where there is no job.
+        threads: Archives at a time.
+        token: What the jobs API wants to be shown.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    stopping = threading.Event()
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        stopping.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+    with JobsClient(api_url, token=token) as jobs, storage_client() as client:
+        log.info("asking %s for jobs, writing to gs://%s", api_url, output_bucket)
+        archives = ArchiveParser(
+            client=client, output_bucket=output_bucket, now=lambda: dt.datetime.now(dt.UTC)
+        )
+        Worker(jobs, archives, threads=threads, stopping=stopping).run(poll_seconds)
+    log.info("ended")

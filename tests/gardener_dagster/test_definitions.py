@@ -1,0 +1,100 @@
+import datetime as dt
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from gardener_api.config import GardenerConfig, load_config
+from gardener_dagster.definitions import build_defs, defs
+from gardener_dagster.graph import PRIORITY_TAG
+from gardener_dagster.resources import GCSResource, JobStoreResource, WarehouseResource
+
+PRODUCTION = Path(__file__).parent.parent / "fixtures" / "production.yml"
+
+
+@pytest.fixture(scope="module")
+def production() -> GardenerConfig:
+    return load_config(PRODUCTION)
+
+
+@pytest.fixture(scope="module")
+def repository(production: GardenerConfig) -> dg.RepositoryDefinition:
+    definitions = build_defs(
+        production,
+        job_store=JobStoreResource(url="sqlite:///none", lease_seconds=1, max_attempts=1),
+        warehouse=WarehouseResource(project="p"),
+        gcs=GCSResource(project="p", parsed_bucket="b"),
+    )
+    dg.Definitions.validate_loadable(definitions)
+    return definitions.get_repository_def()
+
+
+def test_every_source_of_production_has_its_chain(
+    production: GardenerConfig, repository: dg.RepositoryDefinition
+) -> None:
+    graph = repository.asset_graph
+    joined = [s for s in production.sources if s.joined_table]
+    assert len(graph.get_all_asset_keys()) == 3 * 16 + len(joined)
+    for source in production.sources:
+        raw = dg.AssetKey([f"raw_{source.experiment}", source.datatype])
+        node = graph.get(raw)
+        assert node.parent_keys == {dg.AssetKey([f"tmp_{source.experiment}", source.datatype])}
+        assert node.group_name == source.experiment
+
+
+def test_a_join_reads_its_raw_and_two_days_of_annotations(
+    repository: dg.RepositoryDefinition,
+) -> None:
+    node = repository.asset_graph.get(dg.AssetKey(["ndt", "ndt7"]))
+    annotations = dg.AssetKey(["raw_ndt", "annotation2"])
+    assert node.parent_keys == {dg.AssetKey(["raw_ndt", "ndt7"]), annotations}
+    mapping = node.partition_mappings[annotations]
+    assert mapping == dg.TimeWindowPartitionMapping(start_offset=-1, end_offset=0)
+
+
+def test_partitions_begin_with_the_history(repository: dg.RepositoryDefinition) -> None:
+    partitions = repository.asset_graph.get(dg.AssetKey(["parsed", "ndt", "ndt5"])).partitions_def
+    assert partitions is not None
+    assert partitions.get_first_partition_key() == "2015-11-19"
+
+
+def test_the_daily_schedule_asks_for_yesterday_at_10_30(
+    repository: dg.RepositoryDefinition,
+) -> None:
+    daily = repository.get_schedule_def("daily")
+    assert daily.cron_schedule == "30 10 * * *"
+    assert daily.execution_timezone == "UTC"
+    now = dt.datetime(2024, 3, 2, 10, 30, tzinfo=dt.UTC)
+    request = daily(dg.build_schedule_context(scheduled_execution_time=now))
+    assert isinstance(request, dg.RunRequest)
+    assert request.partition_key == "2024-03-01"
+    assert request.tags[PRIORITY_TAG] == "daily"
+    assert request.run_key == "daily/2024-03-01"
+
+
+def test_a_variable_that_is_not_set_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GARDENER_CONFIG", str(PRODUCTION))
+    monkeypatch.delenv("GARDENER_PROJECT", raising=False)
+    with pytest.raises(ValueError, match="GARDENER_PROJECT is not set: expected the Google Cloud"):
+        defs.load_fn()  # type: ignore[attr-defined]
+
+
+def test_loading_the_definitions_imports_no_client_library() -> None:
+    """A run process pays its imports anew; sensors and a waiting parse need none of these."""
+    code = (
+        "import sys; from gardener_dagster.definitions import defs; defs.load_fn();"
+        "heavy = ('google.cloud.bigquery', 'google.cloud.storage', 'pandas', 'starlette');"
+        "sys.exit(' '.join(name for name in heavy if name in sys.modules) or 0)"
+    )
+    environment = dict(os.environ) | {
+        "GARDENER_CONFIG": str(PRODUCTION),
+        "GARDENER_PROJECT": "p",
+        "GARDENER_INPUT_LOCATION": "b",
+    }
+    result = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+    )
+    assert (result.returncode, result.stderr) == (0, "")

@@ -188,7 +188,7 @@ class _Demo:
 
 def _console() -> Console:
     """As wide as the terminal; in a file as wide as the tables want."""
-    return Console() if sys.stdout.isatty() else Console(width=110)
+    return Console() if sys.stdout.isatty() else Console(width=125)
 
 
 def _days(first: dt.date, last: dt.date) -> tuple[dt.date, ...]:

@@ -48,7 +48,7 @@ class Warehouse:
         survey: looks at partitions.
 
     Args:
-        client: one a process; see `dagster_gcp`'s resource.
+        client: one a process.
         settings: project, location, priority, limits, retries.
         tmp_expiration: a tmp partition that nobody touched for so long is a leftover.
         schema_update: what a field in the data that the tables lack is: an error, or added to the

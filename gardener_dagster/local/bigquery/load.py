@@ -196,10 +196,10 @@ class _Loader:
             lines = ndjson.source(paths, maximum_bytes=maximum)
             try:
                 if shape is None:
-                    [text] = cursor.execute(ndjson.structure_query(lines)).fetchone() or (None,)
-                    if text is None:
+                    found = cursor.execute(ndjson.structures_query(lines)).fetchall()
+                    if not found:
                         return 0
-                    shape = json.loads(text)
+                    shape = ndjson.common_shape(text for (text,) in found)
                 sql = ndjson.insert(
                     self._store, lines, self.fields, shape, ignore_unknown=self._ignore_unknown
                 )

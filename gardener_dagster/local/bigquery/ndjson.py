@@ -1,7 +1,7 @@
 """Files of JSON lines into a DuckDB table, in DuckDB. Pure: makes the SQL.
 
-First DuckDB tells what keys and kinds of values the lines have, taken together
-(``json_group_structure``). From that and the schema follows the SELECT that converts them: column
+First DuckDB tells what keys and kinds of values the lines have (``json_structure``), which are
+put together here. From that and the schema follows the SELECT that converts them: column
 names whatever their case, BigQuery's conversions, an error where a value is none of its column's.
 Whatever is not plain from the structure is refused here, and left to ``rows``.
 """
@@ -9,7 +9,7 @@ Whatever is not plain from the structure is refused here, and left to ``rows``.
 # ruff: noqa: S608 - this package quotes its identifiers and literals
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,9 +61,40 @@ def source(files: Sequence[Path], *, maximum_bytes: int) -> str:
     )
 
 
-def structure_query(lines: str) -> str:
-    """Gives the structure of all lines, as JSON text; NULL if there are none."""
-    return f"SELECT json_group_structure(json) FROM {lines}"
+def structures_query(lines: str) -> str:
+    """Gives the different structures of the lines, as JSON texts."""
+    return f"SELECT DISTINCT CAST(json_structure(json) AS VARCHAR) FROM {lines}"
+
+
+def common_shape(structures: Iterable[str]) -> Shape:
+    """The structure of all lines, from those of each."""
+    shape: Shape = "NULL"
+    for text in structures:
+        shape = _common(shape, _empty_records(json.loads(text)))
+    return shape
+
+
+def _empty_records(shape: Shape) -> Shape:
+    """One line's structure has ``JSON`` where a record is empty; in an array, also for a mixture."""
+    if shape == "JSON":
+        return {}
+    return {k: _empty_records(v) for k, v in shape.items()} if isinstance(shape, dict) else shape
+
+
+def _common(one: Shape, other: Shape) -> Shape:
+    if one == other or other == "NULL":
+        return one
+    if one == "NULL":
+        return other
+    if isinstance(one, dict) and isinstance(other, dict):
+        both = {key: _common(one[key], other[key]) for key in one if key in other}
+        return one | other | both
+    if isinstance(one, list) and isinstance(other, list):
+        return [_common(one[0], other[0])]
+    kinds = {one, other} if isinstance(one, str) and isinstance(other, str) else set()
+    if kinds and kinds <= set(_NUMBERS):
+        return "DOUBLE" if "DOUBLE" in kinds else "HUGEINT"
+    return "JSON"
 
 
 def insert(store: str, lines: str, fields: Fields, shape: Shape, *, ignore_unknown: bool) -> str:
@@ -159,10 +190,12 @@ def _item(value: str, field: Field, shape: Shape, ignore: bool, depth: int) -> C
         if not isinstance(shape, dict):
             raise Unclear
         inner, wanted = _object(value, field.fields, shape, ignore, depth)
-        if not wanted:
-            raise Unclear  # nothing in it would be read: empty, NULL or unknown?
         parts = ", ".join(f"{quoted(name)} := {sql}" for name, sql in inner.items())
-        return Conversion(wanted, f"CASE WHEN {value} IS NOT NULL THEN struct_pack({parts}) END")
+        if wanted:
+            made = f"CASE WHEN {value} IS NOT NULL THEN struct_pack({parts}) END"
+            return Conversion(wanted, made)
+        kinds = f"CASE json_type({value}) WHEN 'OBJECT' THEN struct_pack({parts})"
+        return Conversion("JSON", f"{kinds} WHEN 'NULL' THEN NULL END")
     if not isinstance(shape, str) or shape == "JSON":
         raise Unclear
     return _scalar(value, field, shape)

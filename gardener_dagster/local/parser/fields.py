@@ -7,15 +7,12 @@ table lacks or one value that its column cannot hold, so neither may get into an
 import datetime as dt
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from gardener_dagster.warehouse.schemas import Field
 
 Row = dict[str, Any]
-Renamed = Mapping[str, Mapping[str, str]]
-"""By a record's name: fields that are called otherwise now, the old name to the new one."""
-
 _Convert = Callable[[Any], Any]
 
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)")
@@ -40,20 +37,12 @@ class MisfitError(ValueError):
 class Record:
     """The fields of a record, to fit JSON objects to."""
 
-    def __init__(self, fields: Sequence[Field], renamed: Renamed, name: str = "") -> None:
-        """Prepares the fields.
-
-        Args:
-            fields: The schema, in BigQuery's own JSON.
-            renamed: What is called otherwise in older data.
-            name: The record's.
-        """
+    def __init__(self, fields: Sequence[Field]) -> None:
+        """Prepares the fields of a schema, in BigQuery's own JSON."""
         self._columns = {
-            field["name"].casefold(): (field["name"], _converter(field, renamed))
+            field["name"].casefold(): (field["name"], _converter(field))
             for field in fields
         }
-        for old, new in renamed.get(name, {}).items():
-            self._columns[old.casefold()] = self._columns[new.casefold()]
 
     def fit(self, value: object) -> Row:
         """The fields of a JSON object that the schema has, under the names that it has there.
@@ -78,9 +67,9 @@ class Record:
         return kept
 
 
-def _converter(field: Field, renamed: Renamed) -> _Convert:
+def _converter(field: Field) -> _Convert:
     one = (
-        Record(field["fields"], renamed, field["name"]).fit
+        Record(field["fields"]).fit
         if field["type"] in ("RECORD", "STRUCT")
         else _CONVERTERS[field["type"]]
     )

@@ -153,14 +153,14 @@ def _raw(datatype: str) -> Record:
     is kept under its own name: the column says which server measured it.
     """
     fields = next(f["fields"] for f in schema_of(datatype) if f["name"] == "raw")
-    return Record(fields, {})
+    return Record(fields)
 
 
 @cache
 def _annotation() -> Record:
     """What is kept of an annotation: its halves are columns, its UUID becomes the id."""
     halves = [f for f in schema_of("annotation2") if f["name"] in ("server", "client")]
-    return Record([*halves, {"name": "UUID", "type": "STRING"}], {})
+    return Record([*halves, {"name": "UUID", "type": "STRING"}])
 
 
 def _no_number(name: str) -> NoReturn:

@@ -2,6 +2,8 @@
 
 import datetime as dt
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -88,3 +90,11 @@ def test_what_is_no_table_never_gets_into_sql(project: str, table: str) -> None:
 def test_a_source_with_an_impossible_dataset_is_refused_at_once() -> None:
     with pytest.raises(ValueError, match=r"raw: 'raw-ndt'"):
         SourceTables(experiment="ndt", datatype="ndt7", tmp="tmp_ndt", raw="raw-ndt")
+
+
+def test_what_definitions_need_costs_no_import_of_the_clients() -> None:
+    modules = ("names", "objects", "errors", "results")
+    imports = "; ".join(f"import gardener_dagster.warehouse.{name}" for name in modules)
+    code = f"import sys; {imports}; print([m for m in sys.modules if m.split('.')[0] == 'google'])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() in ("[]", "['google']")

@@ -19,7 +19,7 @@ FIELDS: list[dict[str, Any]] = [
         "fields": [{"name": "text", "type": "STRING"}],
     },
 ]
-RECORD = Record(FIELDS, {})
+RECORD = Record(FIELDS)
 
 
 @pytest.mark.parametrize(

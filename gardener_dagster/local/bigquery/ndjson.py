@@ -75,7 +75,7 @@ def common_shape(structures: Iterable[str]) -> Shape:
 
 
 def _empty_records(shape: Shape) -> Shape:
-    """One line's structure has ``JSON`` where a record is empty; in an array, also for a mixture."""
+    """In one line, ``JSON`` is an empty record; within an array it may be a mixture, too."""
     if shape == "JSON":
         return {}
     return {k: _empty_records(v) for k, v in shape.items()} if isinstance(shape, dict) else shape

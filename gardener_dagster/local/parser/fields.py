@@ -40,8 +40,7 @@ class Record:
     def __init__(self, fields: Sequence[Field]) -> None:
         """Prepares the fields of a schema, in BigQuery's own JSON."""
         self._columns = {
-            field["name"].casefold(): (field["name"], _converter(field))
-            for field in fields
+            field["name"].casefold(): (field["name"], _converter(field)) for field in fields
         }
 
     def fit(self, value: object) -> Row:

@@ -156,7 +156,7 @@ def test_the_tables_take_every_row(rows: Rows) -> None:
         known = {field["name"].lower(): field for field in fields}
         found = [name for name in value if name.lower() not in known]
         for name, item in value.items():
-            inner = known.get(name.lower(), {}).get("fields")
+            inner = known.get(name.lower(), {}).get("fields", [])
             for one in item if inner and isinstance(item, list) else [item] if inner else []:
                 found += unknown(one, inner)
         return found

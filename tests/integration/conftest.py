@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent.parent
 
 CONFIG = """
 start_date: 2024-01-01
-tracker: {timeout: 5m, max_attempts: 2}
+tracker: {timeout: 10s, max_attempts: 3}
 monitor: {polling_interval: 2s}
 sources:
 - {bucket: archive-mlab, experiment: ndt, datatype: annotation2}

@@ -53,8 +53,8 @@ def test_a_date_whose_parse_fails_fails_alone(
     assert backfills["bad"] == "COMPLETED_FAILED"
     job = stack.store.latest(job_key(stack.config.source("ndt/ndt7"), BAD))
     assert job is not None
-    assert (job.state, job.attempt) == (JobState.FAILED, 2)
-    assert "is no archive" in job.error
+    assert (job.state, job.attempt) == (JobState.FAILED, 3)
+    assert "could be read" in job.error
     assert BAD.isoformat() not in stack.materialized("raw_ndt", "ndt7")
     assert stack.materialized("raw_ndt", "annotation2")[BAD.isoformat()] == "MATERIALIZED"
     assert stack.value("raw_ndt.ndt7", BAD) == 0

@@ -113,7 +113,7 @@ class ArchiveParser:
             size = out.tell()
             out.seek(0)
             target = self.client.bucket(self.output_bucket).blob(f"{job.bucket}/{name}.jsonl")
-            pass
+            target.metadata = {"rows": str(rows.count)}
             target.upload_from_file(out, size=size, content_type="application/x-ndjson")
         return Outcome(name=name, rows=rows.count, corrupt=rows.corrupt, fault=fault)
 

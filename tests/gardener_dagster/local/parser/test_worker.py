@@ -316,6 +316,7 @@ def test_it_lets_go_of_a_job_that_is_no_longer_its_own(
     job_of: JobOf,
     put: Callable[..., str],
     until: Until,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     for number in range(9):
         put(f"{number}.tgz")
@@ -332,7 +333,9 @@ def test_it_lets_go_of_a_job_that_is_no_longer_its_own(
     first, second = dict.fromkeys(seen)
     assert (seen.count(first), seen.count(second)) == (2, 9)
     assert job_of(key).attempt == 2
-    assert "lease" in job_of(key).error  # and nothing that the worker said
+    assert "lease" in job_of(key).error
+    assert "no longer ours" in caplog.text
+    assert "given up" not in caplog.text
 
 
 def test_it_waits_for_a_jobs_api_that_is_not_there(

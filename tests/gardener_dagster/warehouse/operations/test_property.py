@@ -30,7 +30,7 @@ KEYS = {
     "tcpinfo": ("id", "parser.ArchiveURL", "parser.Filename"),
 }
 IDS = st.sampled_from(["u1", "u2", "u3", "u4", None, ""])
-EXAMPLES = int(os.environ.get("GARDENER_EXAMPLES", "12"))
+EXAMPLES = int(os.environ.get("GARDENER_EXAMPLES", "8"))
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
--- Rows of one partition: answered from metadata, reads nothing.
+-- Rows of one partition. Reads the date column at most.
 SELECT {index} AS part, COUNT(*) AS row_count
 FROM {table}
 WHERE date = @date_{index}

@@ -29,7 +29,7 @@ class Survey:
     def count_rows(
         self, tables: SourceTables, partitions: Sequence[Partition], ctx: JobContext
     ) -> list[int]:
-        """How many rows each partition has; 0 where it is missing. Reads no data."""
+        """How many rows each partition has; 0 where it is missing. Reads the date at most."""
         step = self._step(tables, partitions[0], ctx)
         names = {partition.table_id for partition in partitions}
         known = {name for name in sorted(names) if self._tables.get(step, name) is not None}

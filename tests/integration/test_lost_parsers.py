@@ -72,9 +72,7 @@ def parser(stack: StackClient, number: int, storage: Gate) -> Part:
 
 
 @pytest.fixture(scope="module")
-def lost(
-    stack: StackClient, backfills: object, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Part]:
+def lost(stack: StackClient, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Part]:
     """Three dates that three parsers were lost with; complete. Yields the one that comes back."""
     folder: Path = tmp_path_factory.mktemp("archives")
     stack.expected.update(make_samples(folder, DATES))

@@ -45,18 +45,21 @@ def gate(upstream: str, *, hold: str) -> Iterator[Gate]:
             if hold in self.path:
                 made.opened.wait(HOLD_SECONDS)
             headers = {k: v for k, v in self.headers.items() if k.lower() != "host"}
-            # The emulator tells an upload's client where to go on: through the gate, too.
             answer = requests.request(
                 self.command, upstream + self.path, headers=headers, data=body, timeout=60
             )
+            content = answer.content
+            if "json" in answer.headers.get("Content-Type", ""):
+                # Where to read an object: through the gate, too.
+                content = content.replace(upstream.encode(), made.url.encode())
             self.send_response(answer.status_code)
             for name, value in answer.headers.items():
                 if name.lower() not in ("transfer-encoding", "content-length", "connection",
                                         "content-encoding", "date", "server"):  # fmt: skip
-                    self.send_header(name, value)
-            self.send_header("Content-Length", str(len(answer.content)))
+                    self.send_header(name, value.replace(upstream, made.url))
+            self.send_header("Content-Length", str(len(content)))
             self.end_headers()
-            self.wfile.write(answer.content)
+            self.wfile.write(content)
 
         do_GET = do_POST = do_PUT = do_DELETE = pass_on
 

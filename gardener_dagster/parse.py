@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from gardener_api.archive import ArchiveListing, list_archives
+from gardener_api.archive import ArchiveError, ArchiveListing, list_archives
 from gardener_api.config import GardenerConfig, Source
 from gardener_api.jobs import Ask, Job, JobKey, JobState
 from gardener_api.store import JobStore
@@ -152,12 +152,12 @@ class Waiting:
         self.jobs: set[int] = set()
 
     def ask(
-        self, listed: Iterable[tuple[tuple[Source, JobKey], ArchiveListing | Exception]]
+        self, listed: Iterable[tuple[tuple[Source, JobKey], ArchiveListing | ArchiveError]]
     ) -> None:
         """Asks for the jobs of dates whose archives were listed; the others have failed."""
         asks: list[Ask] = []
         for (source, key), listing in listed:
-            if isinstance(listing, Exception):
+            if isinstance(listing, ArchiveError):
                 self._failures.append(f"{key}: its archives could not be listed: {listing}")
                 self._context.log.error(self._failures[-1])
             else:
@@ -242,10 +242,10 @@ def _failure(job: Job) -> str:
     return f"{job.id}: failed in its attempt {job.attempt}: {job.error}"
 
 
-def _list(client: "storage.Client", source: Source, key: JobKey) -> ArchiveListing | Exception:
+def _list(client: "storage.Client", source: Source, key: JobKey) -> ArchiveListing | ArchiveError:
     try:
         return list_archives(client, key.bucket, key.prefix, source.filter)
-    except Exception as error:  # noqa: BLE001 - whatever it is, it fails this date and is reported
+    except ArchiveError as error:  # it fails this date, and is reported with the others
         return error
 
 

@@ -1,28 +1,20 @@
 """Stores to test with: every test of a store runs on SQLite and on a real PostgreSQL."""
 
 import datetime as dt
-import os
-import pwd
-import shutil
-import signal
-import subprocess
-import tempfile
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
+from postgres import postgresql
 
 from gardener_api.config import GardenerConfig
 from gardener_api.jobs import Ask, JobKey, Priority
 from gardener_api.store import JobStore
 
 NOW = dt.datetime(2024, 3, 2, 10, 30, tzinfo=dt.UTC)
-START_SECONDS = 60.0
 
 MakeKey = Callable[..., JobKey]
 MakeAsk = Callable[..., Ask]
@@ -72,65 +64,11 @@ def make_ask(make_key: MakeKey) -> MakeAsk:
 
 
 @pytest.fixture(scope="session")
-def postgresql() -> Iterator[str]:
-    """A PostgreSQL server; the URL of its database."""
-    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    found = shutil.which("initdb") or (str(programs[-1]) if programs else None)
-    if not found:
-        pytest.skip("PostgreSQL is not installed: there is no initdb")
-    folder = Path(tempfile.mkdtemp(prefix="gardener-postgresql-"))
-    # The server refuses to run as root.
-    user = _unprivileged() if os.getuid() == 0 else None
-    if user:
-        shutil.chown(folder, user)
-    try:
-        with _server(Path(found).parent, folder, user) as url:
-            yield url
-    finally:
-        shutil.rmtree(folder)
-
-
-def _unprivileged() -> str:
-    names = {entry.pw_name for entry in pwd.getpwall()}
-    return "postgres" if "postgres" in names else "nobody"
-
-
-@contextmanager
-def _server(programs: Path, folder: Path, user: str | None) -> Iterator[str]:
-    data = folder / "data"
-    subprocess.run(
-        [programs / "initdb", "-D", data, "-U", "gardener", "-A", "trust", "--no-sync"],
-        check=True,
-        user=user,
-        cwd=folder,
-        stdout=subprocess.DEVNULL,
-    )
+def postgresql_url() -> Iterator[str]:
+    """A PostgreSQL server for all tests; each has a schema of its own in it."""
     # What is committed need not survive this machine's end: tests would only wait for it.
-    command: list[str | Path] = [
-        programs / "postgres", "-D", data, "-k", folder,
-        "-c", "listen_addresses=", "-c", "fsync=off", "-c", "max_connections=200",
-    ]  # fmt: skip
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(command, user=user, cwd=folder, stderr=log)
-    try:
-        url = f"postgresql://gardener@/postgres?host={folder}"
-        deadline = time.monotonic() + START_SECONDS
-        while not _answers(url):
-            if process.poll() is not None or time.monotonic() > deadline:
-                pytest.fail((folder / "log").read_text())
-            time.sleep(0.02)
+    with postgresql("fsync=off", "max_connections=200") as url:
         yield url
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.wait(START_SECONDS)
-
-
-def _answers(url: str) -> bool:
-    try:
-        psycopg.connect(url).close()
-    except psycopg.OperationalError:
-        return False
-    return True
 
 
 _schemas = count(1)
@@ -142,7 +80,7 @@ def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     if request.param == "sqlite":
         yield f"sqlite:///{tmp_path / 'gardener.db'}"
         return
-    server = request.getfixturevalue("postgresql")
+    server = request.getfixturevalue("postgresql_url")
     schema = f"test_{next(_schemas)}"
     with psycopg.connect(server, autocommit=True) as connection:
         connection.execute(f"CREATE SCHEMA {schema}")

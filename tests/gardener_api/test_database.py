@@ -67,10 +67,10 @@ def test_a_writer_gives_up_and_can_try_again(
 
 
 def test_a_connection_that_the_server_closed_costs_no_call(
-    postgresql: str, make_ask: MakeAsk, now: dt.datetime
+    postgresql_url: str, make_ask: MakeAsk, now: dt.datetime
 ) -> None:
-    url = f"{postgresql}&application_name=closed&options=-csearch_path%3Dclosed"
-    with psycopg.connect(postgresql, autocommit=True) as connection:
+    url = f"{postgresql_url}&application_name=closed&options=-csearch_path%3Dclosed"
+    with psycopg.connect(postgresql_url, autocommit=True) as connection:
         connection.execute("CREATE SCHEMA closed")
         store = JobStore.open(url, lease=dt.timedelta(hours=5), max_attempts=3)
         store.enqueue([make_ask()], now=now)

@@ -461,11 +461,11 @@ def test_store_and_model_on_sqlite(tmp_path: Path) -> None:
     run(fresh_url, examples=25)
 
 
-def test_store_and_model_on_postgresql(postgresql: str) -> None:
-    url = f"{postgresql}&options=-csearch_path%3Dmachine"
+def test_store_and_model_on_postgresql(postgresql_url: str) -> None:
+    url = f"{postgresql_url}&options=-csearch_path%3Dmachine"
 
     def fresh_url() -> str:
-        with psycopg.connect(postgresql, autocommit=True) as connection:
+        with psycopg.connect(postgresql_url, autocommit=True) as connection:
             connection.execute("DROP SCHEMA IF EXISTS machine CASCADE")
             connection.execute("CREATE SCHEMA machine")
         return url

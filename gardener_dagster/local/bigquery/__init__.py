@@ -7,14 +7,15 @@ it is for one machine.
 
 From the wire down:
 
-- ``server``, ``routes_catalog``, ``routes_jobs``, ``uploads``, ``faults``: HTTP.
-- ``jobs``, ``joblog``: jobs, their states and threads.
-- ``load``, ``query``, ``statements``, ``copying``: what jobs do. Of a load: ``objects``,
+- ``server``, ``routes``, ``routes_catalog``, ``routes_jobs``, ``uploads``, ``pages``, ``faults``:
+  HTTP. ``testing``: a server within a test's process.
+- ``jobs``, ``task``, ``joblog``: jobs, their states and threads.
+- ``load``, ``copying``, ``query``, ``dml``, ``ddl``: what jobs do. Of a load: ``objects``,
   ``ndjson``, ``rows``, ``autodetect``. Of a query: ``parameters``, ``translate``, ``functions``,
-  ``scans``, ``information_schema``.
+  ``binder``, ``scans``, ``planner``, ``information_schema``.
 - ``writes``: results into their destination. ``partitions``: what is in a table, by partition.
-- ``catalog``: datasets and tables. ``database``: DuckDB.
+- ``catalog``, ``tables``, ``partitioning``: datasets and tables. ``database``: DuckDB.
 - ``schema``, ``cells``, ``errors``: BigQuery's types, values and errors.
 
-Nothing is imported here: the client's users import ``testing``, everybody else starts the module.
+Nothing is imported here.
 """

@@ -17,7 +17,7 @@ from gardener_dagster.local.bigquery import scans
 from gardener_dagster.local.bigquery.catalog import Catalog
 from gardener_dagster.local.bigquery.database import Connection
 from gardener_dagster.local.bigquery.errors import BigQueryError
-from gardener_dagster.local.bigquery.partitions import partitions_of
+from gardener_dagster.local.bigquery.partitions import bytes_read
 from gardener_dagster.local.bigquery.planner import Planner
 from gardener_dagster.local.bigquery.scans import Scan
 from gardener_dagster.local.bigquery.schema import Fields, quoted
@@ -92,13 +92,10 @@ class Binder:
             if scan.node is target:
                 columns[scan.table.store] = {field.name for field in scan.table.fields}
         tables = {scan.table.store: scan.table for scan in found}
-        sizes = [
-            part.size_of(columns.get(store, set()))
+        processed = sum(
+            bytes_read(connection, table, partitions[store], columns.get(store, set()))
             for store, table in tables.items()
-            for part in partitions_of(connection, table)
-            if part.id in partitions[store]
-        ]
-        processed = sum(sizes)
+        )
         billed = -(-processed // _MEBIBYTE) * _MEBIBYTE
         if processed:
             billed = max(billed, _LEAST_BILLED * len(tables))
@@ -155,7 +152,6 @@ def report(task: Task, plan: Plan, kind: str, **query: object) -> None:
             "statementType": kind,
             "totalBytesProcessed": str(plan.processed),
             "totalBytesBilled": "0" if task.dry_run else str(plan.billed),
-            "totalSlotMs": "0",
             "cacheHit": False,
             "referencedTables": [tables[name] for name in names],
             "totalPartitionsProcessed": str(sum(len(ids) for ids in plan.partitions.values())),

@@ -29,11 +29,18 @@ def _text(value: str, field: Field, depth: int) -> str:
         case "BYTES":
             return f"to_base64({value})"
         case "DATETIME":
-            return f"replace(CAST({value} AS VARCHAR), ' ', 'T')"
+            return _clock(value, "%Y-%m-%dT%H:%M:%S.%f")
+        case "TIME":
+            return _clock(f"(DATE '2000-01-01' + {value})", "%H:%M:%S.%f")
         case "NUMERIC" | "BIGNUMERIC":
             return f"regexp_replace(CAST({value} AS VARCHAR), '\\.?0+$', '')"
         case _:
             return f"CAST({value} AS VARCHAR)"
+
+
+def _clock(value: str, form: str) -> str:
+    """Microseconds are six digits or none."""
+    return f"regexp_replace(strftime({value}, '{form}'), '\\.000000$', '')"
 
 
 def rows_json(

@@ -7,7 +7,7 @@ https://cloud.google.com/bigquery/docs/managing-tables#copy-table
 
 from gardener_dagster.local.bigquery.database import Connection
 from gardener_dagster.local.bigquery.errors import invalid, not_found, not_implemented
-from gardener_dagster.local.bigquery.partitions import partitions_of
+from gardener_dagster.local.bigquery.partitions import content
 from gardener_dagster.local.bigquery.schema import Fields, only_in, quoted
 from gardener_dagster.local.bigquery.tables import Resource, Table, TableId
 from gardener_dagster.local.bigquery.task import Task
@@ -54,9 +54,8 @@ class CopyWork:
                     f"CREATE TABLE {store} AS {' UNION ALL BY NAME '.join(selects)}"
                 ).fetchone() or (0,)
                 size = sum(
-                    partition.size
+                    content(cursor, table, source.partition).bytes
                     for table, source in zip(tables, sources, strict=True)
-                    for partition in partitions_of(cursor, table, source.partition)
                 )
                 cursor.commit()
             with task.writing() as connection:
@@ -78,7 +77,7 @@ def _sources(configuration: Resource, project: str) -> list[TableId]:
 def _found(task: Task, connection: Connection, source: TableId) -> Table:
     table = task.catalog.table(connection, source)
     table.where(source.partition)  # refuses what is no partition
-    if source.partition and not partitions_of(connection, table, source.partition):
+    if source.partition and not content(connection, table, source.partition).partitions:
         raise not_found("Table", source)
     return table
 

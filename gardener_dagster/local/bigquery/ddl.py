@@ -260,9 +260,11 @@ def _properties(tree: exp.Create) -> Resource:
 
 def _partitioning(node: exp.Expr) -> Resource:
     unit = "DAY"
+    if isinstance(node, exp.Cast):  # what is put around functions for DuckDB
+        node = node.this
     if isinstance(node, exp.TimestampTrunc | exp.DateTrunc | exp.DatetimeTrunc):
         unit = node.text("unit").upper() or "DAY"
-    column = node.find(exp.Column)
+    column = node.find(exp.Column, exp.Identifier)
     if column is None:
         raise not_implemented(f"PARTITION BY {node.sql('bigquery')}")
     return {"type": unit, "field": column.name}

@@ -59,7 +59,14 @@ class JobLog:
             )
 
     def newest(
-        self, project: str, *, since: int = 0, until: int = 2**62, ended: bool | None = None
+        self,
+        project: str,
+        *,
+        since: int,
+        until: int,
+        ended: bool | None,
+        limit: int,
+        offset: int,
     ) -> list[Resource]:
         """A project's jobs, newest first.
 
@@ -68,12 +75,14 @@ class JobLog:
             since: created at or after, in milliseconds.
             until: created at or before, in milliseconds.
             ended: only those that have, or have not.
+            limit: so many at most.
+            offset: without so many of the first.
         """
         with self._database.cursor() as cursor:
             rows = cursor.execute(
                 "SELECT resource FROM catalog.jobs WHERE project = ? AND created BETWEEN ? AND ?"
-                " AND (? IS NULL OR ended = ?) ORDER BY created DESC, id",
-                [project, since, until, ended, ended],
+                " AND (? IS NULL OR ended = ?) ORDER BY created DESC, rowid DESC LIMIT ? OFFSET ?",
+                [project, since, until, ended, ended, limit, offset],
             ).fetchall()
         return [json.loads(text) for (text,) in rows]
 

@@ -222,18 +222,35 @@ class Jobs:
             return task in self._hanging
 
     def list(
-        self, project: str, *, states: frozenset[str], since: int = 0, until: int = 2**62
+        self,
+        project: str,
+        *,
+        states: frozenset[str],
+        limit: int,
+        offset: int = 0,
+        since: int = 0,
+        until: int = 2**62,
     ) -> list[Resource]:
-        """A project's jobs, newest first; the states are of ``pending``, ``running``, ``done``."""
+        """A project's jobs, newest first.
+
+        Args:
+            project: its id.
+            states: of ``pending``, ``running``, ``done``; none: all.
+            limit: so many at most.
+            offset: without so many of the first.
+            since: created at or after, in milliseconds.
+            until: created at or before, in milliseconds.
+        """
         ended = None if {"done"} < states or not states else "done" in states
-        found = self._log.newest(project, since=since, until=until, ended=ended)
+        found = self._log.newest(
+            project, since=since, until=until, ended=ended, limit=limit, offset=offset
+        )
         with self._lock:
             running = {key[1]: task for key, task in self._running.items() if key[0] == project}
+        names = (job["jobReference"]["jobId"] for job in found)
         now = [
-            running[job["jobReference"]["jobId"]].snapshot()
-            if job["jobReference"]["jobId"] in running
-            else job
-            for job in found
+            running[name].snapshot() if name in running else job
+            for name, job in zip(names, found, strict=True)
         ]
         return [job for job in now if not states or job["status"]["state"].lower() in states]
 

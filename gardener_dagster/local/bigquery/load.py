@@ -20,7 +20,7 @@ from gardener_dagster.local.bigquery.autodetect import SAMPLE_ROWS, detect
 from gardener_dagster.local.bigquery.database import Connection
 from gardener_dagster.local.bigquery.errors import BigQueryError, invalid, not_implemented
 from gardener_dagster.local.bigquery.objects import File, Storage, check_uris, decompressed
-from gardener_dagster.local.bigquery.partitions import partitions_of
+from gardener_dagster.local.bigquery.partitions import content
 from gardener_dagster.local.bigquery.rows import MAXIMUM_ROW_BYTES, RowError, RowReader, parsed
 from gardener_dagster.local.bigquery.schema import Fields, column_list, from_json
 from gardener_dagster.local.bigquery.tables import Resource
@@ -85,14 +85,11 @@ class LoadWork:
             loader.load(files)
             with task.writing() as connection:
                 table = task.catalog.find(connection, write.destination)
-                before = sum(p.size for p in partitions_of(connection, table)) if table else 0
+                before = content(connection, table).bytes if table else 0
                 if table and write.disposition != APPEND:
-                    before -= sum(
-                        p.size
-                        for p in partitions_of(connection, table, write.destination.partition)
-                    )
+                    before -= content(connection, table, write.destination.partition).bytes
                 made = write.apply(connection, task.catalog, store, loader.fields, task.now())
-                after = sum(p.size for p in partitions_of(connection, made))
+                after = content(connection, made).bytes
                 loader.report(output_bytes=after - before)
 
 

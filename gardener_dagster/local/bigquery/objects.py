@@ -17,8 +17,11 @@ from gardener_dagster.local.bigquery.errors import BigQueryError, invalid, not_f
 MAXIMUM_URIS = 10_000
 """https://cloud.google.com/bigquery/quotas#load_jobs: source URIs in a job's configuration."""
 
-_AHEAD = 8
-"""Objects that are fetched before they are read, in so many threads."""
+_AHEAD = 4
+"""Objects that are fetched before they are read, in so many threads.
+
+The emulator of Cloud Storage takes one call at a time, and lets five wait.
+"""
 
 _URI = re.compile(r"gs://(?P<bucket>[^/*]+)/(?P<name>.+)")
 

@@ -13,7 +13,7 @@ each column that is no record, so that a query is charged for the columns it rea
 # ruff: noqa: S608 - this package quotes its identifiers and literals
 
 import datetime as dt
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from gardener_dagster.local.bigquery.catalog import Catalog
@@ -29,28 +29,55 @@ _WIDTHS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Partition:
-    """One partition as the catalog has it.
+class Content:
+    """What is in some partitions, taken together.
 
     Attributes:
-        bytes: by column, like ``parser.Time``.
-        modified: milliseconds.
+        partitions: how many there are.
+        bytes: logical ones, of all columns.
     """
 
-    id: str
+    partitions: int
     rows: int
-    bytes: Mapping[str, int]
-    modified: int
+    bytes: int
 
-    @property
-    def size(self) -> int:
-        """Bytes of all columns."""
-        return sum(self.bytes.values())
 
-    def size_of(self, columns: Collection[str]) -> int:
-        """Bytes of some columns; of all fields of a record that is among them."""
-        low = {column.lower() for column in columns}
-        return sum(size for path, size in self.bytes.items() if _prefixes(path.lower()) & low)
+def content(connection: Connection, table: Table, only: str = "") -> Content:
+    """What is in a table, or in one partition of it; nothing if there is no such partition."""
+    [partitions, rows, size] = connection.execute(
+        "SELECT count(*), sum(row_count), sum(list_sum(map_values(bytes)))"
+        f" FROM catalog.partitions WHERE store = ? {_only([only] if only else None)}",
+        [table.store],
+    ).fetchone() or (0, 0, 0)
+    return Content(partitions=partitions, rows=int(rows or 0), bytes=int(size or 0))
+
+
+def partition_ids(connection: Connection, table: Table) -> list[str]:
+    """Ids of the partitions of a table."""
+    rows = connection.execute(
+        "SELECT id FROM catalog.partitions WHERE store = ? ORDER BY id", [table.store]
+    ).fetchall()
+    return [one for (one,) in rows]
+
+
+def bytes_read(
+    connection: Connection, table: Table, ids: Collection[str], columns: Collection[str]
+) -> int:
+    """Logical bytes of some columns in some partitions.
+
+    Args:
+        connection: to the catalog.
+        table: that is read.
+        ids: of its partitions.
+        columns: like ``id``, ``parser.Time``, or ``parser`` for all of its fields.
+    """
+    rows = connection.execute(
+        "SELECT entry.key, sum(entry.value) FROM (SELECT unnest(map_entries(bytes)) AS entry"
+        f" FROM catalog.partitions WHERE store = ? {_only(ids)}) GROUP BY 1",
+        [table.store],
+    ).fetchall()
+    low = {column.lower() for column in columns}
+    return sum(int(size) for path, size in rows if _prefixes(path.lower()) & low)
 
 
 def _prefixes(path: str) -> set[str]:
@@ -58,18 +85,9 @@ def _prefixes(path: str) -> set[str]:
     return {".".join(parts[:length]) for length in range(1, len(parts) + 1)}
 
 
-def partitions_of(connection: Connection, table: Table, only: str = "") -> list[Partition]:
-    """The partitions of a table, or the one of that id."""
-    condition = f" AND id = {literal(only)}" if only else ""
-    rows = connection.execute(
-        "SELECT id, row_count, bytes, modified FROM catalog.partitions"
-        f" WHERE store = ?{condition} ORDER BY id",
-        [table.store],
-    ).fetchall()
-    return [
-        Partition(id=one, rows=count, bytes=dict(size), modified=modified)
-        for one, count, size, modified in rows
-    ]
+def _only(ids: Collection[str] | None) -> str:
+    """DuckDB's condition for some partitions; ``None``: for all."""
+    return "" if ids is None else f"AND id IN ({', '.join(map(literal, ids)) or 'NULL'})"
 
 
 def measure(
@@ -83,8 +101,9 @@ def measure(
         now: the time, of their last change.
         ids: those that were written; ``None``: all.
     """
-    only = "" if ids is None else f" AND id IN ({_list(ids)})"
-    connection.execute(f"DELETE FROM catalog.partitions WHERE store = ?{only}", [table.store])
+    connection.execute(
+        f"DELETE FROM catalog.partitions WHERE store = ? {_only(ids)}", [table.store]
+    )
     partitioning, fields = table.partitioning, table.fields
     key, condition = "''", "TRUE"
     if partitioning is not None:
@@ -114,10 +133,6 @@ def measure(
                 None if expires is None else millis(expires),
             ],
         )
-
-
-def _list(ids: Iterable[str]) -> str:
-    return ", ".join(literal(one) for one in ids) or "NULL"
 
 
 def _measure(path: Sequence[Field]) -> tuple[str, int]:
@@ -164,7 +179,7 @@ def delete_partition(
     """
     found = catalog.table(connection, table)
     condition = found.where(table.partition)
-    if not partitions_of(connection, found, table.partition):
+    if not content(connection, found, table.partition).partitions:
         raise not_found("Table", table)
     _remove(connection, found, [table.partition], condition)
     catalog.touched(connection, found, now)
@@ -173,7 +188,7 @@ def delete_partition(
 def _remove(connection: Connection, table: Table, ids: Sequence[str], condition: str) -> None:
     connection.execute(f"DELETE FROM {table.store} WHERE {condition}")
     connection.execute(
-        f"DELETE FROM catalog.partitions WHERE store = ? AND id IN ({_list(ids)})", [table.store]
+        f"DELETE FROM catalog.partitions WHERE store = ? {_only(ids)}", [table.store]
     )
 
 
@@ -182,11 +197,11 @@ def reset_expirations(connection: Connection, table: Table) -> None:
     partitioning = table.partitioning
     if partitioning is None:
         return
-    for partition in partitions_of(connection, table):
-        expires = partitioning.expires(partition.id)
+    for partition in partition_ids(connection, table):
+        expires = partitioning.expires(partition)
         connection.execute(
             "UPDATE catalog.partitions SET expires = ? WHERE store = ? AND id = ?",
-            [None if expires is None else millis(expires), table.store, partition.id],
+            [None if expires is None else millis(expires), table.store, partition],
         )
 
 

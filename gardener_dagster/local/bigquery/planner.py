@@ -5,8 +5,6 @@ empty tables and without the optimizations that look at data or move filters, th
 query alone. Disabling them is a setting of a whole database; hence one of its own.
 """
 
-# ruff: noqa: S608 - this package quotes its identifiers and literals
-
 import json
 import re
 import threading
@@ -21,7 +19,9 @@ from gardener_dagster.local.bigquery.schema import Field, Fields, column_list, r
 from gardener_dagster.local.bigquery.tables import Table
 
 _OFF = "statistics_propagation,filter_pushdown,filter_pullup,expression_rewriter"
-_MISSING_COLUMN = re.compile(r'Referenced (?:column|table) "([^"]+)"')
+_MISSING_COLUMN = re.compile(
+    r'Referenced (?:column|table) "([^"]+)"|Column "([^"]+)" referenced that exists in the SELECT'
+)
 
 
 class Planner:
@@ -57,14 +57,13 @@ class Planner:
         """
         with self._lock, _Tables(self._connection, tables):
             try:
-                names = [row[0] for row in self._connection.execute(f"DESCRIBE {sql}").fetchall()]
-                self._connection.execute(f"SELECT * FROM ({sql}) LIMIT 0")
-                kinds = [column[1] for column in self._connection.description or ()]
+                result = self._connection.sql(sql)  # bound, not run
+                columns = list(zip(result.columns, result.types, strict=True))
             except duckdb.Error as error:
                 raise query_error(error) from error
         fields: list[Field] = []
         seen: set[str] = set()
-        for name, kind in zip(names, kinds, strict=True):
+        for name, kind in columns:
             if name.lower() in seen:
                 raise invalid_query(
                     "Duplicate column names in the result are not supported."
@@ -122,7 +121,7 @@ def query_error(error: duckdb.Error) -> Exception:
     """DuckDB's complaint about a query, as BigQuery's."""
     text = str(error)
     if match := _MISSING_COLUMN.search(text):
-        return invalid_query(f"Unrecognized name: {match[1]}")
+        return invalid_query(f"Unrecognized name: {match[1] or match[2]}")
     if match := re.search(r"Function with name (\S+) does not exist", text):
         return invalid_query(f"Function not found: {match[1]}")
     return invalid_query(text.split("\n\n")[0].split("LINE 1:")[0].strip())

@@ -2,11 +2,10 @@
 
 https://cloud.google.com/bigquery/docs/reference/rest/v2/Job#JobConfigurationQuery. SELECT is here:
 its result goes into the destination that the job names, or into a table that nobody else sees, for
-a day. Slot time is the time that the statement took.
+a day.
 """
 
 import datetime as dt
-import time
 import uuid
 
 import duckdb
@@ -79,7 +78,6 @@ class QueryWork:
         if tree.find(exp.FarmFingerprint):
             self._install_fingerprint()
         tree = adapt(tree, task.now())
-        started = time.monotonic()
         try:
             if isinstance(tree, exp.Query):
                 self._select(task, tree)
@@ -93,9 +91,6 @@ class QueryWork:
             raise  # not the statement's fault
         except duckdb.Error as error:
             raise query_error(error) from error
-        finally:
-            taken = max(1, round((time.monotonic() - started) * 1000))
-            task.record(totalSlotMs=str(taken))
 
     def _install_fingerprint(self) -> None:
         with self._database.cursor() as cursor:

@@ -10,9 +10,9 @@ from gardener_dagster.local.bigquery import pages
 from gardener_dagster.local.bigquery.database import Connection
 from gardener_dagster.local.bigquery.errors import invalid, not_implemented
 from gardener_dagster.local.bigquery.partitions import (
+    content,
     delete_partition,
     expire,
-    partitions_of,
     reset_expirations,
 )
 from gardener_dagster.local.bigquery.routes import Call, Parts, blocking, listed
@@ -185,15 +185,15 @@ def _selected(table: Table, names: str) -> Fields:
 
 def _described(connection: Connection, table: Table, partition: str) -> Resource:
     """The table's resource with its rows and bytes, or those of one partition."""
-    found = partitions_of(connection, table, partition)
+    found = content(connection, table, partition)
     resource = table.resource | {"etag": etag(table.resource)}
     if partition:
         name = f"{table.id.name}${partition}"
         resource["id"] = f"{table.id}${partition}"
         resource["tableReference"] = table.id.reference | {"tableId": name}
-    size = str(sum(one.size for one in found))
+    size = str(found.bytes)
     return resource | {
-        "numRows": str(sum(one.rows for one in found)),
+        "numRows": str(found.rows),
         "numBytes": size,
         "numTotalLogicalBytes": size,
         "numLongTermBytes": "0",

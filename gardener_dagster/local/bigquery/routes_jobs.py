@@ -15,7 +15,8 @@ from starlette.routing import Route
 from gardener_dagster.local.bigquery import pages
 from gardener_dagster.local.bigquery.errors import BigQueryError, invalid, not_found
 from gardener_dagster.local.bigquery.faults import CutResponse
-from gardener_dagster.local.bigquery.routes import Call, Parts, blocking, listed, waiting
+from gardener_dagster.local.bigquery.partitions import expire
+from gardener_dagster.local.bigquery.routes import Call, Parts, blocking, waiting
 from gardener_dagster.local.bigquery.tables import Resource, TableId
 from gardener_dagster.local.bigquery.task import Task
 
@@ -41,7 +42,7 @@ class JobRoutes:
 
     def __init__(self, parts: Parts) -> None:
         self._database, self._catalog = parts.database, parts.catalog
-        self._jobs, self._faults = parts.jobs, parts.faults
+        self._jobs, self._faults, self._now = parts.jobs, parts.faults, parts.now
         self._requests: OrderedDict[tuple[str, str], str] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -67,15 +68,19 @@ class JobRoutes:
             raise invalid(f"Invalid value for stateFilter: {sorted(unknown)[0]}")
         if call.query.get("parentJobId"):  # no job here has children
             return {"kind": "bigquery#jobList", "jobs": []}
+        limit = call.number("maxResults", 50) or 50
+        offset = call.number("pageToken", 0)
         found = self._jobs.list(
             call.project,
             states=states,
+            limit=limit + 1,
+            offset=offset,
             since=call.number("minCreationTime", 0),
             until=call.number("maxCreationTime", 2**62),
         )
-        some, more = listed(found, call, default=50)
+        more = {"nextPageToken": str(offset + limit)} if len(found) > limit else {}
         full = call.query.get("projection", "").lower() == "full"
-        jobs = [_in_list(job, full=full) for job in some]
+        jobs = [_in_list(job, full=full) for job in found[:limit]]
         return {"kind": "bigquery#jobList", "jobs": jobs} | more
 
     def _insert(self, call: Call) -> Resource | Response:
@@ -193,6 +198,7 @@ class JobRoutes:
     ) -> list[str]:
         """A page of a query's result; puts its totals into the head."""
         destination = TableId.of(job["configuration"]["query"]["destinationTable"])
+        expire(self._database, self._catalog, self._now())
         with self._database.reading() as connection:
             table = self._catalog.find(connection, destination)
             if table is None:

@@ -112,9 +112,9 @@ def parsed(line: bytes) -> dict[str, Any]:
     if len(line) > MAXIMUM_ROW_BYTES:
         raise RowError(f"Row size is larger than: {MAXIMUM_ROW_BYTES}.")
     try:
-        value = json.loads(line.decode("utf-8"))
+        value = json.loads(line.decode("utf-8").strip())
     except json.JSONDecodeError as error:
-        if error.pos >= len(error.doc.rstrip()):
+        if error.pos >= len(error.doc):
             raise RowError("Parser terminated before end of string") from error
         said = next((v for k, v in _SYNTAX.items() if error.msg.startswith(k)), error.msg)
         raise RowError(said) from error

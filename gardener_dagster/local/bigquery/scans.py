@@ -17,7 +17,7 @@ from gardener_dagster.local.bigquery.catalog import Catalog
 from gardener_dagster.local.bigquery.database import Connection
 from gardener_dagster.local.bigquery.errors import invalid_query, not_implemented
 from gardener_dagster.local.bigquery.information_schema import view
-from gardener_dagster.local.bigquery.partitions import partitions_of
+from gardener_dagster.local.bigquery.partitions import partition_ids
 from gardener_dagster.local.bigquery.tables import Table, TableId
 
 _COMPARISONS = (exp.EQ, exp.LT, exp.LTE, exp.GT, exp.GTE, exp.NullSafeEQ)
@@ -133,7 +133,7 @@ def partitions_read(scan: Scan, connection: Connection, conditions: str) -> list
     """
     partitioning = scan.table.partitioning
     if partitioning is None or not scan.filters:
-        return [partition.id for partition in partitions_of(connection, scan.table)]
+        return partition_ids(connection, scan.table)
     found = connection.execute(
         f"SELECT DISTINCT {partitioning.id_sql} FROM {scan.table.store} WHERE {conditions}"
     ).fetchall()
@@ -149,13 +149,22 @@ def unqualified(condition: exp.Expr) -> exp.Expr:
 
 
 def _is_cte(node: exp.Table) -> bool:
+    """Whether a name is that of a common table expression which is visible there."""
     low = node.name.lower()
+    child: exp.Expr = node
     ancestor = node.parent
     while ancestor is not None:
-        with_ = ancestor.args.get("with_")
-        if with_ is not None and any(cte.alias.lower() == low for cte in with_.expressions):
+        visible: list[exp.Expr] = []
+        if isinstance(ancestor, exp.With):
+            # One that is being defined sees those before it; itself only if it is recursive.
+            visible = ancestor.expressions
+            if not ancestor.args.get("recursive"):
+                visible = visible[: visible.index(child)]
+        elif (with_ := ancestor.args.get("with_")) is not None and with_ is not child:
+            visible = with_.expressions
+        if any(cte.alias.lower() == low for cte in visible):
             return True
-        ancestor = ancestor.parent
+        child, ancestor = ancestor, ancestor.parent
     return False
 
 

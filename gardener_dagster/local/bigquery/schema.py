@@ -62,7 +62,7 @@ _RESULTS = {
     "decimal": "NUMERIC",
     "json": "JSON",
     "interval": "INTERVAL",
-    '"null"': "INTEGER",  # BigQuery gives a bare NULL INT64
+    "null": "INTEGER",  # BigQuery gives a bare NULL INT64
 } | dict.fromkeys(
     [f"{u}{size}int" for u in ("", "u") for size in ("tiny", "small", "big", "huge")]
     + ["integer", "uinteger", "bignum"],

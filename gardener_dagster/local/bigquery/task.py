@@ -115,8 +115,14 @@ class Task:
         with self.lock:
             done = deepcopy(self.resource)
             done["status"] = error.job_status() if error else {"state": "DONE"}
-            done["statistics"].setdefault("startTime", str(millis(self.now())))
-            done["statistics"]["endTime"] = str(millis(self.now()))
+            now = millis(self.now())
+            statistics = done["statistics"]
+            started = int(statistics.setdefault("startTime", str(now)))
+            statistics["endTime"] = str(now)
+            # A slot is a worker; here the job has one for as long as it takes.
+            statistics["totalSlotMs"] = str(max(1, now - started))
+            if "query" in statistics:
+                statistics["query"]["totalSlotMs"] = statistics["totalSlotMs"]
             self._log.end(connection, done)
             self._ended = done
 

@@ -1,8 +1,8 @@
 """GoogleSQL parsed, and made into DuckDB's SQL. sqlglot does most of it; here is the rest. Pure.
 
 Scripts, procedures, user-defined functions, wildcard tables, views and the SQL of other dialects
-are refused. Known to differ: division by zero gives infinity instead of an error, and CAST to INT64
-rounds halves to even.
+are refused. Known to differ: CAST of a FLOAT64 to INT64 rounds halves to even, JSON texts have
+whole numbers beyond 2^53 unquoted.
 """
 
 import datetime as dt
@@ -11,17 +11,19 @@ from collections.abc import Callable
 
 import sqlglot
 from sqlglot import exp
-from sqlglot.errors import ParseError, TokenError, UnsupportedError
+from sqlglot.dialects.dialect import Dialect
+from sqlglot.errors import ParseError, TokenError
 
 from gardener_dagster.local.bigquery.errors import invalid_query, not_implemented
 
-_EXTRACTS: dict[str, tuple[str, str]] = {
+_EXTRACTS: dict[str, tuple[str, type[exp.Binary], int]] = {
     # part: DuckDB's part, and what is done to it
-    "DAYOFWEEK": ("DAYOFWEEK", "{} + 1"),
-    "ISOWEEK": ("WEEK", "{}"),
-    "MICROSECOND": ("MICROSECOND", "{} % 1000000"),
-    "MILLISECOND": ("MILLISECOND", "{} % 1000"),
+    "DAYOFWEEK": ("DAYOFWEEK", exp.Add, 1),
+    "ISOWEEK": ("WEEK", exp.Add, 0),
+    "MICROSECOND": ("MICROSECOND", exp.Mod, 1_000_000),
+    "MILLISECOND": ("MILLISECOND", exp.Mod, 1000),
 }
+_HARMLESS = ("EXTRACT from TIMESTAMPTZ",)  # time zones: DuckDB's is UTC here, as BigQuery's
 
 
 def parse(sql: str) -> exp.Expr:
@@ -82,15 +84,14 @@ def duckdb_sql(tree: exp.Expr) -> str:
     Raises:
         BigQueryError: there is none for it.
     """
-    try:
-        return tree.sql(
-            "duckdb",
-            identify=True,
-            comments=False,
-            unsupported_level=sqlglot.ErrorLevel.RAISE,
-        )
-    except UnsupportedError as error:
-        raise not_implemented(str(error)) from error
+    generator = Dialect.get_or_raise("duckdb").generator(
+        identify=True, comments=False, unsupported_level=sqlglot.ErrorLevel.IGNORE
+    )
+    sql: str = generator.generate(tree)
+    for message in generator.unsupported_messages:
+        if not message.startswith(_HARMLESS):
+            raise not_implemented(message)
+    return sql
 
 
 def name_columns(query: exp.Expr) -> None:
@@ -209,14 +210,25 @@ def _extract(node: exp.Expr, _: dt.datetime) -> exp.Expr:
         return exp.cast(node.expression.copy(), "date")
     if part not in _EXTRACTS:
         return node
-    other, form = _EXTRACTS[part]
+    other, operation, number = _EXTRACTS[part]
     call = exp.Extract(this=exp.var(other), expression=node.expression.copy())
-    return exp.paren(sqlglot.parse_one(form.format(call.sql("duckdb")), dialect="duckdb"))
+    return exp.Paren(this=operation(this=call, expression=exp.Literal.number(number)))
 
 
 def _json(node: exp.Expr, _: dt.datetime) -> exp.Expr:
     name = "to_json" if node.args.get("to_json") else "bq_to_json_string"
     return exp.Anonymous(this=name, expressions=[node.this.copy()])
+
+
+def _divide(node: exp.Expr, _: dt.datetime) -> exp.Expr:
+    """Division by zero is an error; DuckDB's gives infinity."""
+    divisor = node.expression
+    if isinstance(divisor, exp.Literal) and float(divisor.this) != 0:
+        return node
+    failure = exp.Anonymous(this="error", expressions=[exp.Literal.string("division by zero")])
+    is_zero = exp.EQ(this=divisor.copy(), expression=exp.Literal.number(0))
+    case = exp.Case(ifs=[exp.If(this=is_zero, true=failure)], default=node.copy())
+    return exp.Paren(this=case)
 
 
 def _now(kind: str) -> Change:
@@ -241,6 +253,8 @@ _CHANGES: dict[type[exp.Expr], Change] = {
     exp.DataType: _decimal,
     exp.DateAdd: _cast("DATE"),
     exp.DateSub: _cast("DATE"),
+    exp.DateTrunc: _cast("DATE"),
+    exp.Div: _divide,
     exp.Extract: _extract,
     exp.Format: _call("printf"),
     exp.JSONFormat: _json,

@@ -40,11 +40,6 @@ class Planner:
         install(self._connection)
         self._lock = threading.Lock()
 
-    def install_fingerprint(self) -> None:
-        """Makes FARM_FINGERPRINT known."""
-        with self._lock:
-            install(self._connection, fingerprint=True)
-
     def close(self) -> None:
         """Ends it."""
         self._connection.close()

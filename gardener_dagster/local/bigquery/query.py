@@ -76,7 +76,7 @@ class QueryWork:
         tree = parse(configuration["query"])
         fill_in(tree, configuration.get("queryParameters") or ())
         if tree.find(exp.FarmFingerprint):
-            self._install_fingerprint()
+            raise not_implemented("FARM_FINGERPRINT")
         tree = adapt(tree, task.now())
         try:
             if isinstance(tree, exp.Query):
@@ -91,11 +91,6 @@ class QueryWork:
             raise  # not the statement's fault
         except duckdb.Error as error:
             raise query_error(error) from error
-
-    def _install_fingerprint(self) -> None:
-        with self._database.cursor() as cursor:
-            install(cursor, fingerprint=True)
-        self._planner.install_fingerprint()
 
     def _select(self, task: Task, tree: exp.Expr) -> None:
         configuration = task.configuration["query"]

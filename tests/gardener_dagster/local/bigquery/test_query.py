@@ -89,6 +89,7 @@ def test_duplicate_column_names_are_refused(filled: "Lab") -> None:
         ("SELECT * FROM missing", NotFound, r"Not found: Table test-project:\w+\.missing"),
         ("SELECT * FROM `t$20240301`", BadRequest, "no partition decorators"),
         ("SELECT * FROM `t_*`", GoogleAPICallError, "wildcard table"),
+        ("SELECT FARM_FINGERPRINT('x')", GoogleAPICallError, "does not do this"),
         ("SELECT ERROR('boom')", BadRequest, "boom"),
         ("SELECT n / (n - n) FROM t WHERE date = '2024-03-02'", BadRequest, "division by zero"),
         ("SELECT 1 / 0", BadRequest, "division by zero"),

@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gardener_dagster.local.bigquery import ndjson
-from gardener_dagster.local.bigquery.functions import farm_fingerprint
 from gardener_dagster.local.bigquery.rows import RowError, RowReader
 from gardener_dagster.local.bigquery.schema import Fields, column_list, from_json
 
@@ -152,15 +151,3 @@ def test_both_ways_take_the_same_rows_and_make_the_same_of_them(
 @given(rows=st.lists(USUAL_ROWS, min_size=1, max_size=3))
 def test_usual_rows_are_read_by_duckdb_alone(files: Files, rows: list[Any]) -> None:
     assert files.read(rows) is not None
-
-
-@pytest.mark.parametrize(
-    ("text", "fingerprint"),
-    [
-        ("1footrue", -1541654101129638711),
-        ("2applefalse", 2794438866806483259),
-        ("3true", -4880158226897771312),
-    ],
-)
-def test_fingerprints_are_those_of_bigquerys_documentation(text: str, fingerprint: int) -> None:
-    assert farm_fingerprint(text.encode()) == fingerprint % 2**64

@@ -56,7 +56,7 @@ TABLE_STATES = frozenset(
 _FIRST_STAGES = frozenset({JobState.LOADING, JobState.DEDUPLICATING, JobState.JOINING})
 """Where a run of the tables can begin: each makes one of tmp, raw and joined."""
 _TABLES_END = frozenset({JobState.COMPLETE, JobState.FAILED, JobState.WITHDRAWN})
-"""Withdrawn: its key is asked for again while its tables are made a second time."""
+"""Withdrawn: its key is asked for again after its parse came into raw."""
 
 TRANSITIONS: Mapping[JobState, frozenset[JobState]] = {
     JobState.QUEUED: frozenset({JobState.INIT, JobState.WITHDRAWN}),
@@ -173,6 +173,11 @@ class Job:
         """It ended once, and its tables are being made again from the parse that there was."""
         return self.ended is not None and self.state in OPEN
 
+    @property
+    def used(self) -> bool:
+        """Its parse is in raw, or was once: who asks now wants the archives as they are now."""
+        return self.reopened or self.state is JobState.JOINING
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Event:
@@ -256,9 +261,8 @@ def attaches(latest: Job, *, own: bool) -> bool:
     """
     if own and latest.state not in (JobState.FAILED, JobState.WITHDRAWN):
         return True  # a run that is tried again takes what it already has
-    # Somebody else's wish is for the archives as they are now: an old parse whose tables are being
-    # repaired is not what they asked for.
-    return latest.state in OPEN and not latest.reopened
+    # A job may wait for its annotations for days: it must not keep its date from being parsed.
+    return latest.state in OPEN and not latest.used
 
 
 def move(

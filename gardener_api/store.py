@@ -21,7 +21,8 @@ from gardener_api import jobs as moves
 from gardener_api import schema
 from gardener_api.calls import Call, Next, NoJob, Refusal, Terms
 from gardener_api.database import open_engine, upsert, writing
-from gardener_api.jobs import PARSING_STATES, Ask, Change, Job, JobKey, JobState
+from gardener_api.holds import Holds
+from gardener_api.jobs import OPEN, PARSING_STATES, Ask, Change, Job, JobKey, JobState
 from gardener_api.queries import JobQueries, select_next
 from gardener_api.rows import (
     chunks,
@@ -59,6 +60,7 @@ class JobStore(JobQueries):
     def __init__(self, engine: Engine, terms: Terms) -> None:
         super().__init__(engine)
         self.tables = TableLog(engine)
+        self.holds = Holds(engine)
         self._writer = writing(engine)
         self._terms = terms
         self._insert_request = upsert(
@@ -96,9 +98,9 @@ class JobStore(JobQueries):
     def enqueue(self, asks: Sequence[Ask], *, now: dt.datetime) -> list[Job]:
         """Ask for jobs. A long list is several transactions; asking again is safe.
 
-        An ask joins the open job of its key, whose priority it can only raise. A requester that
-        asked for the newest job of the key before joins it even when it is complete. Else a new job
-        is made.
+        An ask joins the open job of its key, whose priority it can only raise, until the job's rows
+        are in raw. A requester that asked for the newest job of the key before joins it even when
+        it is complete. Else a new job is made.
 
         Returns:
             The jobs in the order of the asks.
@@ -257,7 +259,7 @@ class JobStore(JobQueries):
                     raised.append({"of": job.number, "priority": ask.priority})
                 jobs[ask.key] = job
                 continue
-            if job and job.reopened:
+            if job and job.state in OPEN:
                 changes.append(moves.withdraw(job, "its key was asked for again", now=now))
             made.append(moves.new_job(ask, job.generation + 1 if job else 1, now=now))
         save_jobs(connection, changes)

@@ -140,7 +140,8 @@ class TestAttaches:
 
     @pytest.mark.parametrize("state", JobState)
     def test_somebody_else(self, job: Job, state: JobState, now: dt.datetime) -> None:
-        assert jobs.attaches(replace(job, state=state), own=False) is (state in OPEN)
+        waits = state in OPEN and state is not JobState.JOINING
+        assert jobs.attaches(replace(job, state=state), own=False) is waits
         assert not jobs.attaches(replace(job, state=state, ended=now), own=False)
 
 

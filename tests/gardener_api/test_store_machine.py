@@ -178,7 +178,7 @@ class Machine(RuleBasedStateMachine):
         job = self.latest(key)
         joins = job is not None and (
             (requester in job.wishes and job.state not in ("failed", "withdrawn"))
-            or (job.state not in ENDED and not job.had_ended)
+            or (job.state not in ENDED and job.state != "joining" and not job.had_ended)
         )
         if job is None or not joins:
             if job is not None and job.state not in ENDED:

@@ -9,7 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import (
@@ -177,12 +177,32 @@ class Monitor(_Section):
     polling_interval: Duration = dt.timedelta(minutes=1)
 
 
+class BigQuery(_Section):
+    """How the tables are written."""
+
+    location: str = ""
+    priority: Literal["BATCH", "INTERACTIVE"] = "BATCH"
+    maximum_bytes_billed: int | None = Field(default=None, ge=1)
+    schema_update: Literal["error", "add"] = "error"
+    tmp_expiration: Duration = dt.timedelta(days=7)
+
+
+class Checks(_Section):
+    """What makes the asset checks warn; all are shares, 1 for all."""
+
+    annotated: float = Field(default=0.9, ge=0, le=1)
+    rows_of_previous: float = Field(default=0.99, ge=0, le=1)
+    rows_of_week: float = Field(default=0.5, ge=0, le=1)
+
+
 class GardenerConfig(_Section):
     """The whole file."""
 
     start_date: Date
     tracker: Tracker = Tracker()
     monitor: Monitor = Monitor()
+    bigquery: BigQuery = BigQuery()
+    checks: Checks = Checks()
     sources: tuple[Source, ...]
 
     @model_validator(mode="after")
@@ -321,6 +341,8 @@ def _known_keys(location: tuple[int | str, ...]) -> str:
 _SECTIONS: dict[str, type[BaseModel]] = {
     "tracker": Tracker,
     "monitor": Monitor,
+    "bigquery": BigQuery,
+    "checks": Checks,
     "sources": Source,
     "target_datasets": Datasets,
 }

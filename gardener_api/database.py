@@ -55,7 +55,12 @@ def writing(engine: Engine) -> Engine:
 
 
 def upsert(
-    engine: Engine, table: Table, changed: Sequence[str], **computed: ColumnElement[Any]
+    engine: Engine,
+    table: Table,
+    changed: Sequence[str],
+    *,
+    only: ColumnElement[bool] | None = None,
+    **computed: ColumnElement[Any],
 ) -> Insert:
     """An insert that changes the row instead where its primary key is there already.
 
@@ -63,13 +68,16 @@ def upsert(
         engine: Of the database; SQLAlchemy spells it per database, in the same way.
         table: The table.
         changed: Columns that get the values of the insert.
+        only: Only a row of which this is true is changed.
         **computed: Columns that get something else.
     """
     # The two classes have one interface, but no common type.
     statement: Any = (sqlite if engine.dialect.name == "sqlite" else postgresql).insert(table)
     values = {name: statement.excluded[name] for name in changed}
     keys = [column.name for column in table.primary_key]
-    changing: Insert = statement.on_conflict_do_update(index_elements=keys, set_=values | computed)
+    changing: Insert = statement.on_conflict_do_update(
+        index_elements=keys, set_=values | computed, where=only
+    )
     return changing
 
 

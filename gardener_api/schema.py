@@ -192,8 +192,29 @@ operations = Table(
 )
 Index("operations_key", operations.c.key, operations.c.number)
 
+holds = Table(
+    "holds",
+    metadata,
+    Column("table", String, primary_key=True),  # "<dataset>.<table>"
+    Column("date", Date, primary_key=True),
+    Column("run_id", String, nullable=False),
+    Column("since", UtcTime, nullable=False),
+)
+
 Migration = Callable[[Connection], None]
-MIGRATIONS: Sequence[Migration] = ()
+
+
+def _add_holds(connection: Connection) -> None:
+    connection.execute(
+        text(
+            'CREATE TABLE holds ("table" VARCHAR NOT NULL, date DATE NOT NULL,'
+            " run_id VARCHAR NOT NULL, since BIGINT NOT NULL,"
+            ' PRIMARY KEY ("table", date))'
+        )
+    )
+
+
+MIGRATIONS: Sequence[Migration] = (_add_holds,)
 """Entry i takes a store of version i + 1 to version i + 2. An entry is never changed or removed."""
 
 

@@ -11,6 +11,7 @@ import dagster as dg
 from gardener_api.config import GardenerConfig, load_config
 from gardener_dagster.assets import build_assets
 from gardener_dagster.checks import build_checks
+from gardener_dagster.leftovers import build_leftovers
 from gardener_dagster.partitions import daily_partitions
 from gardener_dagster.resources import GCSResource, JobStoreResource, WarehouseResource
 from gardener_dagster.schedules import build_schedules
@@ -30,7 +31,7 @@ def build_defs(
         assets=build_assets(config, partitions),
         asset_checks=build_checks(config),
         sensors=build_sensors(config),
-        schedules=build_schedules(config),
+        schedules=[*build_schedules(config), build_leftovers(config)],
         resources={"job_store": job_store, "warehouse": warehouse, "gcs": gcs},
         # A date's steps follow each other: a process each would only pay the imports again.
         executor=dg.in_process_executor,
@@ -55,7 +56,14 @@ def defs() -> dg.Definitions:
             lease_seconds=config.tracker.timeout.total_seconds(),
             max_attempts=config.tracker.max_attempts,
         ),
-        warehouse=WarehouseResource(project=project),
+        warehouse=WarehouseResource(
+            project=project,
+            location=config.bigquery.location,
+            priority=config.bigquery.priority,
+            maximum_bytes_billed=config.bigquery.maximum_bytes_billed,
+            schema_update=config.bigquery.schema_update,
+            tmp_expiration_seconds=config.bigquery.tmp_expiration.total_seconds(),
+        ),
         gcs=GCSResource(
             project=project,
             parsed_bucket=_required("GARDENER_INPUT_LOCATION", "the bucket the parsers write to"),

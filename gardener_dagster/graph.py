@@ -17,6 +17,9 @@ JOB_TAG = "gardener/job"
 PRIORITY_TAG = "gardener/priority"
 """On a run of ``parse``: ``daily`` or ``historical``; without it, a person asked."""
 
+MAY_EMPTY_TAG = "gardener/may_empty"
+"""On a run of tables: ``true`` lets a partition that has rows be replaced by none."""
+
 BACKFILL_TAG = "dagster/backfill"
 ROOT_RUN_TAG = "dagster/root_run_id"
 RESUME_TAG = "dagster/is_resume_retry"
@@ -71,6 +74,11 @@ def priority_of(tags: Mapping[str, str]) -> Priority:
             return Priority.HISTORICAL
         case _:
             return Priority.BACKFILL
+
+
+def may_empty(tags: Mapping[str, str]) -> bool:
+    """Whether a run was told that a partition may lose all its rows."""
+    return tags.get(MAY_EMPTY_TAG) == "true"
 
 
 def requester_of(run_id: str, tags: Mapping[str, str]) -> str:

@@ -53,6 +53,15 @@ class WarehouseResource(dg.ConfigurableResource[None]):
     priority: Literal["BATCH", "INTERACTIVE"] = Field(
         default="BATCH", description="of queries: BATCH ones wait for idle workers"
     )
+    maximum_bytes_billed: int | None = Field(
+        default=None, description="a query that would cost more is refused"
+    )
+    schema_update: Literal["error", "add"] = Field(
+        default="error", description="what a field that the tables lack is"
+    )
+    tmp_expiration_seconds: float = Field(
+        default=7 * 86400.0, description="a tmp partition untouched for so long is a leftover"
+    )
     _tables: "Warehouse | None" = PrivateAttr(default=None)
     _client: "bigquery.Client | None" = PrivateAttr(default=None)
 
@@ -71,9 +80,17 @@ class WarehouseResource(dg.ConfigurableResource[None]):
                 credentials=_credentials("BIGQUERY_EMULATOR_HOST"),
             )
             settings = Settings(
-                project=self.project, location=self.location, priority=self.priority
+                project=self.project,
+                location=self.location,
+                priority=self.priority,
+                maximum_bytes_billed=self.maximum_bytes_billed,
             )
-            self._tables = Warehouse(self._client, settings)
+            self._tables = Warehouse(
+                self._client,
+                settings,
+                tmp_expiration=dt.timedelta(seconds=self.tmp_expiration_seconds),
+                schema_update=self.schema_update,
+            )
         return self._tables
 
     def table_url(self, table_id: str) -> str:

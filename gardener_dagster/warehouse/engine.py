@@ -111,8 +111,7 @@ class Engine:
         self.location = settings.location or client.location
         self._sleep, self._clock = sleep, clock
 
-    @property
-    def _retry(self) -> Retry:
+    def _retry(self, step: Step) -> Retry:
         policy = self.settings.retry
         return Retry(
             predicate=_passes_by_itself,
@@ -120,6 +119,7 @@ class Engine:
             maximum=policy.maximum,
             multiplier=policy.multiplier,
             timeout=policy.timeout,
+            on_error=partial(_tell_retry, step),
         )
 
     def call(self, step: Step, function: Callable[[dict[str, Any]], T], *, table: str = "") -> T:
@@ -135,7 +135,7 @@ class Engine:
             BigQueryFailure: BigQuery refused.
         """
         try:
-            return function({"retry": self._retry, "timeout": self.settings.retry.request})
+            return function({"retry": self._retry(step), "timeout": self.settings.retry.request})
         except RetryError as error:
             cause = error.cause or error
             raise RetriesExhausted(
@@ -199,7 +199,11 @@ class Engine:
                     bq_job_url=self._url(job),
                     prefix=f"still failing after {tries} tries: " if failure.transient else "",
                 )
-            _log.warning("%s %s: %s; trying again", step.operation, step.partition, failure.message)
+            _log.warning(
+                "%s %s: BigQuery job %s failed: %s [%s]; try %d follows in %.1f s",
+                *(step.operation, step.partition, job_id, failure.message, failure.reason),
+                *(tries + 1, pause),
+            )
             self._sleep(pause)
         raise AssertionError("the generator of pauses never ends")
 
@@ -282,7 +286,7 @@ class Engine:
         except Conflict:
             _log.info("BigQuery job %s exists already: waiting for it", job_id)
             # Right after the 409 the job may not be visible yet.
-            retry = self._retry.with_predicate(
+            retry = options["retry"].with_predicate(
                 lambda error: _passes_by_itself(error) or if_exception_type(NotFound)(error)
             )
             found: J = self._get(job_id, options | {"retry": retry})
@@ -341,6 +345,14 @@ class Engine:
             bytes_processed=int(read),
             bytes_billed=int(own.get("totalBytesBilled") or 0),
         )
+
+
+def _tell_retry(step: Step, error: Exception) -> None:
+    failure = failure_of(error)
+    _log.warning(
+        "%s %s: BigQuery could not be asked: %s [%s]; trying again",
+        *(step.operation, step.partition, failure.message, failure.reason),
+    )
 
 
 def _job_id(step: Step, part: str, tries: int) -> str:

@@ -71,7 +71,8 @@ class Joiner:
                 operation=step.operation,
                 table=step.partition.id,
                 advice=f"materialize {raw} again;"
-                " to empty the joined partition nonetheless, run with may_empty",
+                " to empty the joined partition nonetheless,"
+                " run it with the tag gardener/may_empty: true",
             )
         if joined_rows:
             self._tables.delete_partition(step, step.partition)

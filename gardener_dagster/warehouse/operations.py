@@ -207,7 +207,7 @@ class Warehouse:
                 operation=step.operation,
                 table=step.partition.id,
                 advice="see where the date's archives went;"
-                " to empty the partition nonetheless, run with may_empty",
+                " to empty the partition nonetheless, run it with the tag gardener/may_empty: true",
             )
         if before:
             self._tables.delete_partition(step, step.partition)

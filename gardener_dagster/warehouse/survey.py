@@ -79,6 +79,19 @@ class Survey:
             bq_jobs=(done,),
         )
 
+    def count_annotated(self, tables: SourceTables, ctx: JobContext) -> int:
+        """Rows of the date's joined partition that have an annotation. Reads the ids."""
+        joined = tables.joined_partition(ctx.date)
+        names = (self._quoted(tables.annotations_partition(ctx.date)), self._quoted(joined))
+        [row], _ = self._engine.select(
+            self._step(tables, joined, ctx),
+            query("join_count", annotations=names[0], joined=names[1]),
+            [Parameter("date", "DATE", ctx.date)],
+            part=_unique("annotated"),
+        )
+        annotated: int = row["annotated"]
+        return annotated
+
     def origins(
         self, tables: SourceTables, partition: Partition, ctx: JobContext
     ) -> tuple[Origin, ...]:

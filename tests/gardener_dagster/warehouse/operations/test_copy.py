@@ -55,7 +55,7 @@ def test_d20_a_missing_tmp_table_does_not_replace_raw(lab: "Lab", rows: Any) -> 
 def test_d20_no_files_do_not_empty_raw_without_being_told_to(lab: "Lab", rows: Any) -> None:
     raw = lab.publish([rows.ndt7("x")])
     lab.warehouse().load(lab.tables(), NOTHING, lab.context())
-    with pytest.raises(RefusedCopy, match="run with may_empty"):
+    with pytest.raises(RefusedCopy, match="with the tag gardener/may_empty: true"):
         lab.warehouse().copy(lab.tables(), lab.context(), parse_had_no_files=True)
     assert lab.ids(raw) == ["x"]
 

@@ -1,0 +1,356 @@
+"""The chain of a date, step by step in this process, on a BigQuery and a Cloud Storage of this
+machine."""
+
+import datetime as dt
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+import requests
+import yaml
+from dagster import DagsterEventType, DagsterRunStatus
+from dagster._core.test_utils import create_run_for_test
+from google.cloud import storage
+from simulated import Parser, Put
+
+from gardener_api.config import GardenerConfig
+from gardener_api.jobs import Ask, Job, JobState, Priority
+from gardener_api.store import JobStore
+from gardener_dagster import steps
+from gardener_dagster.graph import MAY_EMPTY_TAG
+from gardener_dagster.local.bigquery.testing import running_server
+from gardener_dagster.planning import job_key
+
+DAY = dt.date(2024, 3, 1)
+NOW = dt.datetime(2024, 3, 2, 12, tzinfo=dt.UTC)
+ROOT = Path(__file__).parent.parent.parent
+NDT7, ANNOTATION2 = "ndt/ndt7", "ndt/annotation2"
+RAW, JOINED = dg.AssetKey(["raw_ndt", "ndt7"]), dg.AssetKey(["ndt", "ndt7"])
+
+Row = dict[str, Any]
+
+
+def row(id: str | None, archive: str = "a.tgz", datatype: str = "ndt7", **more: Any) -> Row:
+    return {
+        "id": id,
+        "date": DAY.isoformat(),
+        "parser": {
+            "Version": "v1",
+            "Time": "2024-03-02T12:00:00Z",
+            "ArchiveURL": f"gs://archive-mlab/ndt/{datatype}/{DAY:%Y/%m/%d}/{archive}",
+            "Filename": "f.json",
+        },
+        **more,
+    }
+
+
+class Chain:
+    """Runs parts of the chain of one date, as Dagster would."""
+
+    def __init__(
+        self,
+        config: GardenerConfig,
+        store: JobStore,
+        defs: dg.Definitions,
+        put_archive: Put,
+        parsed: storage.Bucket,
+        bigquery_url: str,
+    ) -> None:
+        self.config, self.store, self.bigquery_url = config, store, bigquery_url
+        self._defs, self._put, self._parsed = defs, put_archive, parsed
+
+    def parse(self, name: str, rows: Sequence[Row], *, archives: int = 1) -> Job:
+        """What the store and the buckets hold after a parse of these rows."""
+        source = self.config.source(name)
+        key = job_key(source, DAY)
+        [job] = self.store.enqueue(
+            [
+                Ask(
+                    key=key, requester=f"r{len(rows)}{archives}", run_id="r", backfill_id=None,
+                    covers_tables=False, priority=Priority.BACKFILL, daily=False, filter="",
+                    tmp="tmp_ndt", raw="raw_ndt", join="ndt", rank=0, archives=archives,
+                )
+            ],
+            now=dt.datetime.now(dt.UTC),
+        )  # fmt: skip
+        for archive in {r["parser"]["ArchiveURL"].rsplit("/", 1)[1] for r in rows}:
+            self._put(DAY, source.datatype, archive)
+            self.write(source.datatype, archive, [r for r in rows if archive in json.dumps(r)])
+        if archives:
+            [leased] = self.store.lease(1, now=dt.datetime.now(dt.UTC))
+            Parser(self.store).finish(leased)
+        return job
+
+    def write(self, datatype: str, archive: str, rows: Sequence[Row], text: str = "") -> None:
+        """Writes the parsed object of an archive."""
+        blob = self._parsed.blob(f"archive-mlab/ndt/{datatype}/{DAY:%Y/%m/%d}/{archive}.jsonl")
+        blob.metadata = {"rows": str(len(rows))}
+        blob.upload_from_string(text or "".join(json.dumps(r) + "\n" for r in rows))
+
+    def run(
+        self,
+        name: str,
+        *tables: str,
+        instance: dg.DagsterInstance,
+        tags: dict[str, str] | None = None,
+    ) -> dg.ExecuteInProcessResult:
+        source = self.config.source(name)
+        datasets = {"tmp": "tmp_ndt", "raw": "raw_ndt", "joined": "ndt"}
+        keys = [dg.AssetKey([datasets[t], source.datatype]) for t in tables]
+        return self._defs.resolve_implicit_global_asset_job_def().execute_in_process(
+            asset_selection=keys,
+            partition_key=DAY.isoformat(),
+            instance=instance,
+            tags=tags,
+            raise_on_error=False,
+        )
+
+    def fault(self, **fault: Any) -> None:
+        requests.post(f"{self.bigquery_url}/faults", json=[fault], timeout=10).raise_for_status()
+
+    def state(self, name: str) -> tuple[JobState, str]:
+        job = self.store.latest(job_key(self.config.source(name), DAY))
+        assert job is not None
+        return job.state, job.error
+
+
+@pytest.fixture
+def bigquery_url(
+    bucket: storage.Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[str]:
+    with running_server(tmp_path / "bigquery") as url:
+        monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", url)
+        yield url
+
+
+@pytest.fixture
+def chain(
+    config: GardenerConfig,
+    store: JobStore,
+    defs: dg.Definitions,
+    put_archive: Put,
+    bucket: storage.Bucket,
+    bigquery_url: str,
+) -> Chain:
+    parsed = bucket.client.bucket("etl-mlab")
+    return Chain(config, store, defs, put_archive, parsed, bigquery_url)
+
+
+@pytest.fixture
+def logged() -> Iterator[dg.DagsterInstance]:
+    """An instance that keeps the logs that dagster.yaml says."""
+    overrides = {
+        "python_logs": yaml.safe_load((ROOT / "dagster.yaml").read_text("utf-8"))["python_logs"]
+    }
+    with dg.instance_for_test(overrides=overrides) as instance:
+        yield instance
+
+
+def checks(result: dg.ExecuteInProcessResult) -> dict[str, dg.AssetCheckEvaluation]:
+    return {e.check_name: e for e in result.get_asset_check_evaluations()}
+
+
+def failure(result: dg.ExecuteInProcessResult) -> str:
+    [event] = result.filter_events(lambda e: e.event_type is DagsterEventType.STEP_FAILURE)
+    data = event.step_failure_data
+    assert data.user_failure_data is not None
+    return str(data.user_failure_data.description)
+
+
+def test_a_day_runs_through_and_its_checks_say_so(
+    chain: Chain, instance: dg.DagsterInstance
+) -> None:
+    chain.parse(ANNOTATION2, [row("x", datatype="annotation2", client={"Network": {}})])
+    chain.parse(NDT7, [row("x"), row("x"), row("y", "b.tgz")], archives=2)
+    chain.run(ANNOTATION2, "tmp", "raw", instance=instance)
+    result = chain.run(NDT7, "tmp", "raw", "joined", instance=instance)
+    assert result.success
+    assert chain.state(NDT7) == (JobState.COMPLETE, "")
+    found = {name: (e.passed, e.description) for name, e in checks(result).items()}
+    assert found == {
+        "unique_keys": (True, "2 rows, each id once"),
+        "rows_present": (True, "2 rows of 2 archives"),
+        "archives_parsed": (True, "2 archives, all parsed and loaded"),
+        "one_parser_version": (True, "v1: 2 rows"),
+        "rows_of_previous": (True, "the first version"),
+        "rows_of_week": (True, "2 rows; only 0 of the 7 days before have any to compare"),
+        "rows_of_raw": (True, "2 rows, as raw"),
+        "annotated": (
+            False,
+            "1 of 2 rows are annotated (50.0%), fewer than 90%: see whether the annotations of the"
+            " date and of the day before are complete; parsed again, they are joined again by"
+            " themselves",
+        ),
+    }
+    assert checks(result)["annotated"].severity is dg.AssetCheckSeverity.WARN
+    [made] = result.asset_materializations_for_node("raw_ndt__ndt7")
+    assert made.metadata["duplicates removed"].value == 1
+    for cost in ("slot seconds", "bytes processed", "bytes billed", "seconds running"):
+        assert isinstance(made.metadata[cost].value, int | float)
+    operations = chain.store.tables.operations(job_key(chain.config.source(NDT7), DAY))
+    assert [o.operation for o in operations] == ["load", "dedup", "copy", "delete", "join"]
+
+
+def test_d21_an_archive_that_came_after_the_parse_fails_the_check_and_is_named(
+    chain: Chain, instance: dg.DagsterInstance, put_archive: Put
+) -> None:
+    chain.parse(NDT7, [row("x")])
+    put_archive(DAY, "ndt7", "late.tgz")
+    result = chain.run(NDT7, "tmp", "raw", instance=instance)
+    found = checks(result)["archives_parsed"]
+    assert not found.passed
+    assert found.severity is dg.AssetCheckSeverity.ERROR
+    assert "1 of 2 archives were not parsed" in str(found.description)
+    assert "ndt/ndt7/2024/03/01/late.tgz" in str(found.description)
+    assert result.success  # what was parsed is in raw all the same
+
+
+def test_a_version_with_fewer_rows_is_warned_of(chain: Chain, instance: dg.DagsterInstance) -> None:
+    chain.parse(NDT7, [row("x"), row("y")])
+    chain.run(NDT7, "tmp", "raw", instance=instance)
+    chain.write("ndt7", "a.tgz", [row("x")])
+    found = checks(chain.run(NDT7, "tmp", "raw", instance=instance))["rows_of_previous"]
+    assert not found.passed
+    assert found.severity is dg.AssetCheckSeverity.WARN
+    assert str(found.description).startswith("1 rows, 2 in the version before")
+
+
+def test_a_row_that_bigquery_refuses_fails_the_date_and_is_named(
+    chain: Chain, instance: dg.DagsterInstance
+) -> None:
+    chain.parse(NDT7, [row("x")])
+    chain.write("ndt7", "a.tgz", [], text='{"id": "x", "date": \n')
+    result = chain.run(NDT7, "tmp", "raw", instance=instance)
+    assert not result.success
+    first = failure(result).splitlines()[0]
+    assert first.startswith("load tmp_ndt.ndt7$20240301: ")
+    assert "a.tgz.jsonl" in first
+    assert "What to do: " in first
+    assert chain.state(NDT7) == (JobState.FAILED, failure(result))
+
+
+def test_d13_a_rate_limit_passes_and_the_runs_log_tells_of_it(
+    chain: Chain, logged: dg.DagsterInstance
+) -> None:
+    chain.parse(NDT7, [row("x")])
+    chain.fault(action="job_error", job_type="copy", reason="jobRateLimitExceeded", times=2)
+    chain.fault(
+        action="error", method="POST", path="/jobs$", status=429, reason="rateLimitExceeded"
+    )
+    result = chain.run(NDT7, "tmp", "raw", instance=logged)
+    assert result.success
+    warnings = [
+        entry.user_message
+        for entry in logged.all_logs(result.run_id)
+        if entry.level == 30 and entry.user_message
+    ]
+    assert any("copy raw_ndt.ndt7$20240301: BigQuery job" in w for w in warnings), warnings
+    assert any("[jobRateLimitExceeded]; try 3 follows" in w for w in warnings), warnings
+    assert any("could not be asked: injected [rateLimitExceeded]" in w for w in warnings), warnings
+    [made] = result.asset_materializations_for_node("raw_ndt__ndt7")
+    assert made.metadata["tries that failed"].value == 2
+
+
+def test_d20_a_date_that_lost_its_archives_keeps_its_rows_until_it_is_told_to(
+    chain: Chain, instance: dg.DagsterInstance, bucket: storage.Bucket
+) -> None:
+    chain.parse(NDT7, [row("x")])
+    chain.run(NDT7, "tmp", "raw", instance=instance)
+    for blob in list(bucket.list_blobs()):
+        blob.delete()
+    chain.parse(NDT7, [], archives=0)
+    refused = chain.run(NDT7, "tmp", "raw", instance=instance)
+    assert "raw has 1 rows, which stay" in failure(refused)
+    assert "gardener/may_empty: true" in failure(refused)
+    emptied = chain.run(NDT7, "tmp", "raw", instance=instance, tags={MAY_EMPTY_TAG: "true"})
+    assert emptied.success
+    assert checks(emptied)["rows_present"].description == "0 rows of 0 archives"
+
+
+class Context:
+    """What waiting for a partition needs of Dagster's context."""
+
+    def __init__(self, instance: dg.DagsterInstance, run: dg.DagsterRun) -> None:
+        self.instance, self.run, self.warnings = instance, run, list[str]()
+        self.log = self
+
+    def warning(self, message: str) -> None:
+        self.warnings.append(message)
+
+
+@pytest.fixture
+def started(instance: dg.DagsterInstance) -> Callable[[], dg.DagsterRun]:
+    def start() -> dg.DagsterRun:
+        run: dg.DagsterRun = create_run_for_test(instance, status=DagsterRunStatus.STARTED)
+        return run
+
+    return start
+
+
+def test_the_second_run_of_a_partition_waits_for_the_first(
+    instance: dg.DagsterInstance, started: Callable[[], dg.DagsterRun], store: JobStore
+) -> None:
+    first, second = started(), started()
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        if len(slept) == 3:
+            instance.report_run_failed(first)
+
+    held = Context(instance, first)
+    steps.wait_for_partition(held, store.holds, "tmp_ndt.ndt7", DAY)  # type: ignore[arg-type]
+    waiting = Context(instance, second)
+    steps.wait_for_partition(
+        waiting,  # type: ignore[arg-type]
+        store.holds,
+        "tmp_ndt.ndt7",
+        DAY,
+        now=lambda: NOW,
+        sleep=sleep,
+    )
+    assert len(slept) == 3
+    assert held.warnings == []
+    [warning] = waiting.warnings
+    assert warning.startswith(f"run {first.run_id} works on tmp_ndt.ndt7$20240301 since ")
+    assert store.holds.take("tmp_ndt.ndt7", DAY, run_id="x", now=NOW).run_id == second.run_id
+
+
+def test_a_run_that_waits_too_long_fails_and_names_the_other_and_the_job_goes_on(
+    chain: Chain,
+    instance: dg.DagsterInstance,
+    started: Callable[[], dg.DagsterRun],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    chain.parse(NDT7, [row("x")])
+    other = started()
+    chain.store.holds.take("tmp_ndt.ndt7", DAY, run_id=other.run_id, now=NOW)
+    monkeypatch.setattr(steps, "HOLD_WAIT", dt.timedelta(seconds=-1))
+    result = chain.run(NDT7, "tmp", "raw", instance=instance)
+    assert failure(result).startswith(
+        f"run {other.run_id} works on tmp_ndt.ndt7$20240301 since 2024-03-02 12:00:00 UTC"
+    )
+    assert chain.state(NDT7) == (JobState.POST_PROCESSING, "")
+
+
+def test_d22_leftovers_in_tmp_go(
+    chain: Chain, config: GardenerConfig, defs: dg.Definitions, instance: dg.DagsterInstance
+) -> None:
+    chain.parse(NDT7, [row("x")])
+    chain.run(NDT7, "tmp", instance=instance)
+    job = defs.resolve_job_def("expire_tmp")
+
+    def deleted(**changed: Any) -> str:
+        warehouse = {"config": {"project": "p"} | changed}
+        result = job.execute_in_process(
+            instance=instance, run_config={"resources": {"warehouse": warehouse}}
+        )
+        [event] = result.filter_events(lambda e: e.is_successful_output)
+        return str(event.step_output_data.metadata["partitions deleted"].value)
+
+    assert deleted() == "0"
+    assert deleted(tmp_expiration_seconds=0.0) == "1\ntmp_ndt.ndt7$20240301"
+    assert deleted(tmp_expiration_seconds=0.0) == "0"

@@ -329,8 +329,8 @@ class Engine:
         return job_url(str(job.project), str(job.location or "US"), str(job.job_id))
 
     def _describe(self, job: AnyJob, tries: int) -> BqJob:
-        resource: dict[str, Any] = job.to_api_repr()  # type: ignore[no-untyped-call]
-        statistics = resource.get("statistics", {})
+        # `to_api_repr` leaves the statistics out, and properties show only a part of them.
+        statistics: dict[str, Any] = job._properties.get("statistics", {})
         own = statistics.get(job.job_type, {})
         read = own.get("inputFileBytes") or statistics.get("totalBytesProcessed") or 0
         return BqJob(

@@ -164,14 +164,19 @@ def demo(
 @config_option
 @home_option
 @click.option("--workers", default=1, show_default=True, help="Reference parsers to run.")
-def dev(config: str, home: Path, workers: int) -> None:
+@click.option(
+    "--faults",
+    is_flag=True,
+    help="The local BigQuery takes faults: see gardener_dagster/local/bigquery/faults.py.",
+)
+def dev(config: str, home: Path, workers: int, faults: bool) -> None:
     """Run the stack on this machine, with whatever data it has, until Ctrl-C."""
     from gardener_dagster.local.demo import run_dev
     from gardener_dagster.local.processes import PartFailedError
 
     _config(config)
     try:
-        run_dev(home=home, config_path=Path(config), workers=workers)
+        run_dev(home=home, config_path=Path(config), workers=workers, faults=faults)
     except PartFailedError as error:
         raise click.ClickException(str(error)) from error
 

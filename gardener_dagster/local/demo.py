@@ -72,7 +72,7 @@ def run_demo(
             return code
 
 
-def run_dev(*, home: Path, config_path: Path, workers: int) -> None:
+def run_dev(*, home: Path, config_path: Path, workers: int, faults: bool = False) -> None:
     """Runs the stack until Ctrl-C.
 
     Raises:
@@ -80,7 +80,7 @@ def run_dev(*, home: Path, config_path: Path, workers: int) -> None:
     """
     console = _console()
     with terminating(), claim_home(home) as own:
-        settings = _settings(own, config_path, workers)
+        settings = _settings(own, config_path, workers, faults=faults)
         with _stack(console, settings) as processes:
             console.print("Ctrl-C ends it.")
             _stay(processes)
@@ -195,13 +195,16 @@ def _days(first: dt.date, last: dt.date) -> tuple[dt.date, ...]:
     return tuple(first + dt.timedelta(days=n) for n in range((last - first).days + 1))
 
 
-def _settings(home: Path, config_path: Path, workers: int) -> StackSettings:
+def _settings(
+    home: Path, config_path: Path, workers: int, *, faults: bool = False
+) -> StackSettings:
     return StackSettings(
         home=home,
         config=config_path.resolve(),
         dagster_yaml=Path("dagster.yaml").resolve(),
         ports=choose_ports(),
         workers=workers,
+        faults=faults,
     )
 
 

@@ -40,6 +40,7 @@ class StackSettings:
         dagster_yaml: Dagster's instance configuration.
         ports: By part.
         workers: How many reference parsers; none: parsers of your own ask the jobs API.
+        faults: Whether the local BigQuery lets itself be told what to get wrong.
     """
 
     home: Path
@@ -47,6 +48,7 @@ class StackSettings:
     dagster_yaml: Path
     ports: dict[str, int]
     workers: int = 1
+    faults: bool = False
 
     @property
     def dagster_url(self) -> str:
@@ -153,6 +155,7 @@ def build_parts(settings: StackSettings) -> Processes:
             [
                 python, "-m", "gardener_dagster.local.bigquery", "--host", host,
                 "--port", str(ports["bigquery"]), "--data", str(settings.home / "bigquery"),
+                *(["--faults"] if settings.faults else []),
             ],
             f"{settings.bigquery_url}/alive",
         ),

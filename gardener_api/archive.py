@@ -119,4 +119,7 @@ def _naming(url: str) -> Iterator[None]:
     try:
         yield
     except (GoogleAPIError, GoogleAuthError, RequestException) as error:
-        raise ArchiveError(f"{url} could not be listed: {error}") from error
+        raise ArchiveError(
+            f"{url} could not be listed: {' '.join(str(error).split())}. What to do: see that the"
+            " bucket is there and that the account may list it, then run again"
+        ) from error

@@ -5,6 +5,7 @@ table that read the same facts are one step, which fetches them once.
 """
 
 import datetime as dt
+import warnings
 from collections.abc import Iterator, Mapping
 
 import dagster as dg
@@ -21,23 +22,35 @@ from gardener_dagster.verdicts import Verdict
 from gardener_dagster.warehouse.names import JobContext
 
 
-def build_checks(config: GardenerConfig) -> list[dg.AssetChecksDefinition]:
+def build_checks(
+    config: GardenerConfig, partitions: dg.PartitionsDefinition[str]
+) -> list[dg.AssetChecksDefinition]:
     """The checks of every source."""
     checks = []
-    for source in config.sources:
-        checks += [_unique_keys(source), _checks_of_raw(source, config.checks)]
-        if source.joined_table:
-            checks.append(_checks_of_joined(source, config.checks))
+    with warnings.catch_warnings():
+        # Checks with partitions may still change in Dagster. Without, only the date that was
+        # checked last would show its result.
+        warnings.simplefilter("ignore", dg.PreviewWarning)
+        for source in config.sources:
+            checks += [
+                _unique_keys(source, partitions),
+                _checks_of_raw(source, partitions, config.checks),
+            ]
+            if source.joined_table:
+                checks.append(_checks_of_joined(source, partitions, config.checks))
     return checks
 
 
-def _unique_keys(source: Source) -> dg.AssetChecksDefinition:
+def _unique_keys(
+    source: Source, partitions: dg.PartitionsDefinition[str]
+) -> dg.AssetChecksDefinition:
     key = ", ".join(source.dedup_key)
 
     @dg.asset_check(
         asset=raw_key(source),
         name="unique_keys",
         blocking=True,
+        partitions_def=partitions,
         description=f"No two rows of a date share `{key}`; a join would multiply them.",
     )
     def unique_keys(
@@ -54,7 +67,9 @@ def _unique_keys(source: Source) -> dg.AssetChecksDefinition:
     return unique_keys
 
 
-def _checks_of_raw(source: Source, limits: Checks) -> dg.AssetChecksDefinition:
+def _checks_of_raw(
+    source: Source, partitions: dg.PartitionsDefinition[str], limits: Checks
+) -> dg.AssetChecksDefinition:
     archives = f"gs://{source.bucket}/{source.experiment}/{source.datatype}/"
     specs = {
         "rows_present": "There are rows where the archives had tests.",
@@ -72,7 +87,7 @@ def _checks_of_raw(source: Source, limits: Checks) -> dg.AssetChecksDefinition:
 
     @dg.multi_asset_check(
         name=f"checks_of_{source.target_datasets.raw}_{source.datatype}",
-        specs=_specs(raw_key(source), specs),
+        specs=_specs(raw_key(source), partitions, specs),
     )
     def checks_of_raw(
         context: dg.AssetCheckExecutionContext,
@@ -108,7 +123,9 @@ def _checks_of_raw(source: Source, limits: Checks) -> dg.AssetChecksDefinition:
     return checks_of_raw
 
 
-def _checks_of_joined(source: Source, limits: Checks) -> dg.AssetChecksDefinition:
+def _checks_of_joined(
+    source: Source, partitions: dg.PartitionsDefinition[str], limits: Checks
+) -> dg.AssetChecksDefinition:
     key = joined_key(source)
     if key is None:
         raise ValueError(f"{source.name}: target_datasets.join is not set: nothing to check")
@@ -121,7 +138,7 @@ def _checks_of_joined(source: Source, limits: Checks) -> dg.AssetChecksDefinitio
 
     @dg.multi_asset_check(
         name=f"checks_of_{source.target_datasets.join}_{source.datatype}",
-        specs=_specs(key, specs),
+        specs=_specs(key, partitions, specs),
     )
     def checks_of_joined(
         context: dg.AssetCheckExecutionContext, warehouse: WarehouseResource
@@ -156,9 +173,11 @@ def _bq(context: dg.AssetCheckExecutionContext) -> JobContext:
     return JobContext(run_id=context.run.run_id, date=date_of(context.partition_key))
 
 
-def _specs(key: dg.AssetKey, specs: Mapping[str, str]) -> list[dg.AssetCheckSpec]:
+def _specs(
+    key: dg.AssetKey, partitions: dg.PartitionsDefinition[str], specs: Mapping[str, str]
+) -> list[dg.AssetCheckSpec]:
     return [
-        dg.AssetCheckSpec(name=name, asset=key, description=description)
+        dg.AssetCheckSpec(name=name, asset=key, description=description, partitions_def=partitions)
         for name, description in specs.items()
     ]
 

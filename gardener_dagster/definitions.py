@@ -29,7 +29,7 @@ def build_defs(
     partitions = daily_partitions(config.start_date)
     return dg.Definitions(
         assets=build_assets(config, partitions),
-        asset_checks=build_checks(config),
+        asset_checks=build_checks(config, partitions),
         sensors=build_sensors(config),
         schedules=[*build_schedules(config), build_leftovers(config)],
         resources={"job_store": job_store, "warehouse": warehouse, "gcs": gcs},

@@ -90,7 +90,10 @@ class TableStep:
         except BaseException as error:
             reason = f"{type(error).__name__}: {error}".rstrip(": ")
             self.store.fail_stage(self.key, reason, run_id=self.run_id, now=utc_now())
-            raise
+            if isinstance(error, Exception):
+                # Else Dagster shows the step's name first, and the error as its cause far below.
+                raise dg.Failure(description=reason) from error
+            raise  # cancelled
 
     def enter(self, state: JobState, detail: str = "") -> None:
         """Writes the stage into the job."""

@@ -236,6 +236,19 @@ def test_a_row_that_bigquery_refuses_fails_the_date_and_is_named(
     assert chain.state(NDT7) == (JobState.FAILED, failure(result))
 
 
+def test_a_bucket_that_cannot_be_listed_fails_the_date_and_is_named(
+    chain: Chain, instance: dg.DagsterInstance, bucket: storage.Bucket
+) -> None:
+    chain.parse(NDT7, [row("x")])
+    bucket.client.bucket("etl-mlab").delete(force=True)
+    result = chain.run(NDT7, "tmp", "raw", instance=instance)
+    assert failure(result).startswith(
+        "ArchiveError: gs://etl-mlab/archive-mlab/ndt/ndt7/2024/03/01/ could not be listed: 404"
+    )
+    assert "What to do: see that the bucket is there" in failure(result)
+    assert chain.state(NDT7) == (JobState.FAILED, failure(result))
+
+
 def test_d13_a_rate_limit_passes_and_the_runs_log_tells_of_it(
     chain: Chain, logged: dg.DagsterInstance
 ) -> None:

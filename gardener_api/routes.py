@@ -33,6 +33,7 @@ _MAX_FIELDS = 100
 _FORM = b"application/x-www-form-urlencoded"
 _BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _OK = Response()
+_encode = json.JSONEncoder(separators=(",", ":")).encode
 
 Parameters = Mapping[str, str]
 
@@ -86,12 +87,12 @@ def job_json(job: Job) -> bytes:
         "Bucket": job.key.bucket,
         "Experiment": job.key.experiment,
         "Datatype": job.key.datatype,
-        "Date": f"{job.key.date:%Y-%m-%d}T00:00:00Z",
+        "Date": f"{job.key.date.isoformat()}T00:00:00Z",
     }
     if job.filter:
         described["Filter"] = job.filter
     described["Datasets"] = {"Tmp": job.tmp, "Raw": job.raw, "Join": job.join}
-    return json.dumps({"ID": job.id, "Job": described}, separators=(",", ":")).encode()
+    return _encode({"ID": job.id, "Job": described}).encode()
 
 
 class _Endpoint:

@@ -50,6 +50,7 @@ class GroupCommit:
         self._queue: SimpleQueue[Waiting | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="group commit", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._gathered: list[Waiting] = []
         self._waiting = 0
         self._open = False
 
@@ -67,6 +68,7 @@ class GroupCommit:
     async def close(self) -> None:
         """Do what was taken, take nothing more, and end the thread."""
         self._open = False
+        self._hand_over()
         self._queue.put(None)
         await asyncio.to_thread(self._thread.join)
 
@@ -86,8 +88,17 @@ class GroupCommit:
             raise UnavailableError(f"more than {MAX_WAITING} calls wait for the store")
         self._waiting += 1
         future: asyncio.Future[Answer] = self._loop.create_future()
-        self._queue.put((call, future))
+        # Calls that came at once are handed over at once. One by one, the first would wake the
+        # thread, and the two would take Python's lock from each other for the rest of them.
+        if not self._gathered:
+            self._loop.call_soon(self._hand_over)
+        self._gathered.append((call, future))
         return future
+
+    def _hand_over(self) -> None:
+        for waiting in self._gathered:
+            self._queue.put(waiting)
+        self._gathered.clear()
 
     def _work(self) -> None:
         while batch := self._take():

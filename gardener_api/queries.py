@@ -14,7 +14,8 @@ from gardener_api.jobs import TABLE_STATES, Event, Job, JobKey, JobState, Parsed
 from gardener_api.rows import chunks, is_latest, job_of, select_jobs
 
 _c = schema.jobs.c
-_NEXT_ORDER = (_c.priority, _c.date, _c.rank, _c.number)
+NEXT_ORDER = (_c.priority, _c.date, _c.rank, _c.number)
+"""In which jobs are handed out."""
 
 
 class JobOrder(StrEnum):
@@ -51,14 +52,9 @@ class EventCount:
 
 _ORDERS: dict[JobOrder, tuple[Any, ...]] = {
     JobOrder.RECENT: (_c.entered.desc(), _c.number.desc()),
-    JobOrder.NEXT: _NEXT_ORDER,
+    JobOrder.NEXT: NEXT_ORDER,
     JobOrder.DATE: (_c.date.desc(), _c.rank, _c.number.desc()),
 }
-
-
-def select_next(count: int) -> Select[Any]:
-    """The queued jobs that are to be handed out first."""
-    return select_jobs().where(_c.state == JobState.QUEUED).order_by(*_NEXT_ORDER).limit(count)
 
 
 class JobQueries:
@@ -239,7 +235,7 @@ class JobQueries:
 
     def _parsed(self, query: Select[Any]) -> list[Parsed]:
         with self._engine.begin() as connection:
-            jobs = [job_of(row) for row in connection.execute(query.order_by(*_NEXT_ORDER))]
+            jobs = [job_of(row) for row in connection.execute(query.order_by(*NEXT_ORDER))]
             wanted = _requests(connection, [job.number for job in jobs])
         return [
             Parsed(

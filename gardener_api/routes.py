@@ -33,6 +33,7 @@ _MAX_FIELDS = 100
 _FORM = b"application/x-www-form-urlencoded"
 _BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _OK = Response()
+_encode = json.JSONEncoder(separators=(",", ":")).encode
 
 Parameters = Mapping[str, str]
 
@@ -86,12 +87,12 @@ def job_json(job: Job) -> bytes:
         "Bucket": job.key.bucket,
         "Experiment": job.key.experiment,
         "Datatype": job.key.datatype,
-        "Date": f"{job.key.date:%Y-%m-%d}T00:00:00Z",
+        "Date": f"{job.key.date.isoformat()}T00:00:00Z",
     }
     if job.filter:
         described["Filter"] = job.filter
     described["Datasets"] = {"Tmp": job.tmp, "Raw": job.raw, "Join": job.join}
-    return json.dumps({"ID": job.id, "Job": described}, separators=(",", ":")).encode()
+    return _encode({"ID": job.id, "Job": described}).encode()
 
 
 class _Endpoint:
@@ -117,7 +118,8 @@ class _Endpoint:
         self._check(headers.get(b"authorization", b""))
         pairs = _decode(scope["query_string"])
         if headers.get(b"content-type", b"").partition(b";")[0].strip().lower() == _FORM:
-            pairs = _decode(await self._bodies.read(receive)) + pairs
+            length = headers.get(b"content-length", b"0")
+            pairs = _decode(await self._bodies.read(receive, int(length))) + pairs
         # Of a parameter that comes twice, the first counts, and the form before the query.
         call = self._make(dict(reversed(pairs)), (scope.get("client") or ("",))[0])
         try:
@@ -194,12 +196,18 @@ class _Bodies:
     def __init__(self) -> None:
         self._reading = 0
 
-    async def read(self, receive: Receive) -> bytes:
+    async def read(self, receive: Receive, length: int) -> bytes:
         """The body of a request that has one.
+
+        Args:
+            receive: Of the request.
+            length: As the request announces it; 0 if it does not.
 
         Raises:
             HTTPException: It is too large, too slow, or there are too many.
         """
+        if length > MAX_BODY:
+            raise HTTPException(413, f"expected a form of at most {MAX_BODY} bytes")
         body = bytearray()
         try:
             async with asyncio.timeout(BODY_SECONDS):

@@ -57,6 +57,7 @@ def _update(names: Iterable[str]) -> Update:
 _RENEW = _update(_RENEWED)
 _MOVE = _update(_MOVED)
 _RETRY = _update((*_RETRIED, "wire_id"))
+_TELL = insert(schema.events)
 
 
 def job_of(row: Sequence[Any]) -> Job:
@@ -95,8 +96,12 @@ def locked(connection: Connection, query: Select[Any]) -> list[Job]:
 
     Always locked in the same order, so that no two processes wait for each other.
     """
-    rows = connection.execute(query.order_by(_c.number).with_for_update(of=schema.jobs))
-    return [job_of(row) for row in rows]
+    return [job_of(row) for row in connection.execute(locking(query))]
+
+
+def locking(query: Select[Any]) -> Select[Any]:
+    """The query, which keeps the jobs that it finds as ``locked`` does."""
+    return query.order_by(_c.number).with_for_update(of=schema.jobs)
 
 
 def insert_jobs(connection: Connection, made: Collection[Job], now: dt.datetime) -> list[Job]:
@@ -175,4 +180,4 @@ def _values(of: Job | Event, names: Iterable[str]) -> dict[str, Any]:
 
 
 def _insert_events(connection: Connection, events: Iterable[Event]) -> None:
-    connection.execute(insert(schema.events), [_values(event, _EVENT) for event in events])
+    connection.execute(_TELL, [_values(event, _EVENT) for event in events])

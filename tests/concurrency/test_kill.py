@@ -15,16 +15,17 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Protocol
 from urllib.parse import urlencode
 
 import pytest
+from asks import make_ask
+from sidecar_process import SidecarProcess
 from sqlalchemy import select
 
 from gardener_api import schema
 from gardener_api.calls import Call, Error, Heartbeat, Next, Update
 from gardener_api.database import open_engine
-from gardener_api.jobs import PARSE_ERROR, PARSING_STATES, Ask, JobKey, JobState, Priority
+from gardener_api.jobs import PARSE_ERROR, PARSING_STATES, JobState
 from gardener_api.store import JobStore
 
 KILLS = int(os.environ.get("GARDENER_KILLS", "3"))
@@ -36,16 +37,6 @@ FIRST_DATE = dt.date(1950, 1, 1)
 
 EFFECTS = (JobState.INIT, JobState.PARSING, JobState.POST_PROCESSING, PARSE_ERROR)
 """What calls leave among the events of an attempt, each once."""
-
-
-class Sidecar(Protocol):
-    """What the fixture gives."""
-
-    url: str
-    port: int
-
-    def start(self) -> None: ...
-    def kill(self) -> None: ...
 
 
 @dataclass
@@ -187,7 +178,7 @@ async def response(reader: asyncio.StreamReader) -> tuple[int, bytes]:
     return int(head[0].split()[1]), await reader.readexactly(int(headers["content-length"]))
 
 
-async def load_and_kill(parsers: list[Parser], sidecar: Sidecar, seconds: float) -> None:
+async def load_and_kill(parsers: list[Parser], sidecar: SidecarProcess, seconds: float) -> None:
     """All parsers work; in the midst of it the sidecar dies."""
     async with asyncio.TaskGroup() as tasks:
         for parser in parsers:
@@ -198,29 +189,7 @@ async def load_and_kill(parsers: list[Parser], sidecar: Sidecar, seconds: float)
 
 def enqueue(url: str, first: int, count: int) -> None:
     """Ask for that many jobs, of dates that were not asked for yet."""
-    asks = [
-        Ask(
-            key=JobKey(
-                bucket="archive-mlab-oti",
-                experiment="ndt",
-                datatype="ndt7",
-                date=FIRST_DATE + dt.timedelta(days=first + i),
-            ),
-            requester="run:a",
-            run_id="a",
-            backfill_id=None,
-            covers_tables=False,
-            priority=Priority.BACKFILL,
-            daily=False,
-            filter="",
-            tmp="tmp_ndt",
-            raw="raw_ndt",
-            join="ndt",
-            rank=0,
-            archives=3,
-        )
-        for i in range(count)
-    ]
+    asks = [make_ask(FIRST_DATE + dt.timedelta(days=first + i)) for i in range(count)]
     store = JobStore.open(url, lease=dt.timedelta(hours=5), max_attempts=MAX_ATTEMPTS)
     with closing(store):
         store.enqueue(asks, now=dt.datetime.now(dt.UTC))
@@ -285,7 +254,7 @@ def compare(url: str, ledger: Ledger, enqueued: int) -> Comparison:
 
 @pytest.mark.timeout(60 + 10 * KILLS)
 def test_acknowledged_calls_survive_kills(
-    sidecar: Sidecar, database: str, capsys: pytest.CaptureFixture[str]
+    sidecar: SidecarProcess, database: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     seed = random.SystemRandom().randrange(10**6)
     moment = random.Random(seed)

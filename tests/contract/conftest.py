@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from asks import make_ask
 
 from gardener_api import schema
 from gardener_api.app import Ports, run
 from gardener_api.config import GardenerConfig
 from gardener_api.database import writing
-from gardener_api.jobs import Ask, JobKey, Priority
 from gardener_api.store import JobStore
 
 SECONDS = 30.0
@@ -40,27 +40,8 @@ class Sidecar:
 
     def ask(self, day: int = 1, **changed: Any) -> None:
         """Put a job of March 2024 into the queue."""
-        values: dict[str, Any] = {
-            "key": JobKey(
-                bucket="archive-mlab-oti",
-                experiment="ndt",
-                datatype="ndt7",
-                date=dt.date(2024, 3, day),
-            ),
-            "requester": "run:a",
-            "run_id": "a",
-            "backfill_id": None,
-            "covers_tables": False,
-            "priority": Priority.BACKFILL,
-            "daily": False,
-            "filter": "",
-            "tmp": "tmp_ndt",
-            "raw": "raw_ndt",
-            "join": "ndt",
-            "rank": 0,
-            "archives": 3,
-        }
-        self.store.enqueue([Ask(**values | changed)], now=self.now)
+        wish = make_ask(dt.date(2024, 3, day), **changed)
+        self.store.enqueue([wish], now=self.now)
 
     def request(
         self, method: str, target: str, body: bytes = b"", headers: dict[str, str] | None = None

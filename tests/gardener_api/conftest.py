@@ -6,12 +6,13 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import asks
 import psycopg
 import pytest
 from postgres import postgresql
 
 from gardener_api.config import GardenerConfig
-from gardener_api.jobs import Ask, JobKey, Priority
+from gardener_api.jobs import Ask, JobKey
 from gardener_api.store import JobStore
 
 NOW = dt.datetime(2024, 3, 2, 10, 30, tzinfo=dt.UTC)
@@ -32,33 +33,18 @@ def make_key() -> MakeKey:
     """Makes a key of ndt7, of a day of March 2024."""
 
     def make(day: int = 1, datatype: str = "ndt7") -> JobKey:
-        date = dt.date(2024, 3, 1) + dt.timedelta(days=day - 1)
-        return JobKey(bucket="archive-mlab-oti", experiment="ndt", datatype=datatype, date=date)
+        return asks.make_key(dt.date(2024, 3, 1) + dt.timedelta(days=day - 1), datatype)
 
     return make
 
 
 @pytest.fixture
-def make_ask(make_key: MakeKey) -> MakeAsk:
+def make_ask() -> MakeAsk:
     """Makes an ask for ndt7, of a day of March 2024."""
 
     def make(day: int = 1, requester: str = "run:a", **changed: Any) -> Ask:
-        values: dict[str, Any] = {
-            "key": make_key(day),
-            "requester": requester,
-            "run_id": "a",
-            "backfill_id": None,
-            "covers_tables": False,
-            "priority": Priority.BACKFILL,
-            "daily": False,
-            "filter": "",
-            "tmp": "tmp_ndt",
-            "raw": "raw_ndt",
-            "join": "ndt",
-            "rank": 0,
-            "archives": 3,
-        }
-        return Ask(**values | changed)
+        date = dt.date(2024, 3, 1) + dt.timedelta(days=day - 1)
+        return asks.make_ask(date, requester=requester, **changed)
 
     return make
 

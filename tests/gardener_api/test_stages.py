@@ -1,0 +1,98 @@
+"""Jobs in the stages of their tables."""
+
+import datetime as dt
+from collections.abc import Callable
+
+import pytest
+
+from gardener_api.calls import Update
+from gardener_api.jobs import Ask, Job, JobKey, JobState, TransitionError
+from gardener_api.store import JobStore
+
+MakeAsk = Callable[..., Ask]
+MakeKey = Callable[..., JobKey]
+
+HOUR = dt.timedelta(hours=1)
+
+
+def done(store: JobStore, job: Job, now: dt.datetime) -> Job:
+    [answer] = store.apply([Update(job.id, "postProcessing")], now=now)
+    assert isinstance(answer, Job)
+    return answer
+
+
+class TestTables:
+    def test_a_whole_life(
+        self, store: JobStore, make_ask: MakeAsk, make_key: MakeKey, now: dt.datetime
+    ) -> None:
+        store.enqueue([make_ask()], now=now)
+        [job] = store.lease(1, now=now)
+        assert store.stage(make_key(), JobState.LOADING, run_id="t", now=now) is None
+        done(store, job, now)
+        for i, state in enumerate(
+            ["loading", "deduplicating", "copying", "deleting", "joining", "complete"]
+        ):
+            moved = store.stage(
+                make_key(), JobState(state), run_id="t", detail=f"step {i}", now=now + i * HOUR
+            )
+            assert moved is not None
+            assert (moved.state, moved.run_id, moved.detail) == (state, "t", f"step {i}")
+            assert (store.in_tables() == [moved]) is (state != "complete")
+        assert store.open_keys([make_key()]) == {}
+        assert [(e.state, e.left, e.seconds) for e in store.events(job.number)][-2:] == [
+            ("joining", "deleting", 3600),
+            ("complete", "joining", 3600),
+        ]
+
+    def test_a_run_fails_its_stage(
+        self, store: JobStore, make_ask: MakeAsk, make_key: MakeKey, now: dt.datetime
+    ) -> None:
+        store.enqueue([make_ask(archives=0)], now=now)
+        store.stage(make_key(), JobState.LOADING, run_id="t", now=now)
+        assert store.fail_stage(make_key(), "x", run_id="another", now=now) is None
+        failed = store.fail_stage(make_key(), "No such field: x", run_id="t", now=now)
+        assert failed is not None
+        assert (failed.state, failed.failed_in) == (JobState.FAILED, JobState.LOADING)
+        assert failed.error == "No such field: x"
+        assert store.fail_stage(make_key(), "again", run_id="t", now=now) is None
+        again = store.stage(make_key(), JobState.LOADING, run_id="u", now=now)
+        assert again is not None
+        assert (again.state, again.failed_in, again.reopened) == (JobState.LOADING, None, True)
+
+    def test_a_run_that_never_began_can_fail_only_its_own_job(
+        self, store: JobStore, make_ask: MakeAsk, make_key: MakeKey, now: dt.datetime
+    ) -> None:
+        [job] = store.enqueue([make_ask(archives=0)], now=now)
+        assert store.fail_stage(make_key(), "x", run_id="t", now=now) is None
+        assert store.fail_stage(make_key(), "x", run_id="t", number=99, now=now) is None
+        failed = store.fail_stage(make_key(), "x", run_id="t", number=job.number, now=now)
+        assert failed is not None
+        assert failed.failed_in is JobState.POST_PROCESSING
+
+    def test_a_run_on_an_older_parse_does_not_take_a_newer_one(
+        self, store: JobStore, make_ask: MakeAsk, make_key: MakeKey, now: dt.datetime
+    ) -> None:
+        store.enqueue([make_ask(archives=0)], now=now)
+        store.stage(make_key(), JobState.LOADING, run_id="t", now=now)
+        store.stage(make_key(), JobState.COMPLETE, run_id="t", now=now)
+        store.stage(make_key(), JobState.DEDUPLICATING, run_id="old", now=now)
+        [new] = store.enqueue([make_ask(archives=0, requester="run:b")], now=now)
+        for state in (JobState.COPYING, JobState.JOINING, JobState.COMPLETE):
+            assert store.stage(make_key(), state, run_id="old", now=now) is None
+        assert store.fail_stage(make_key(), "x", run_id="old", now=now) is None
+        assert [item.job for item in store.parsed_jobs()] == [new]
+
+    def test_no_job(self, store: JobStore, make_key: MakeKey, now: dt.datetime) -> None:
+        assert store.stage(make_key(), JobState.LOADING, run_id="t", now=now) is None
+        assert store.fail_stage(make_key(), "x", run_id="t", now=now) is None
+
+    def test_stages_are_stages(
+        self, store: JobStore, make_ask: MakeAsk, make_key: MakeKey, now: dt.datetime
+    ) -> None:
+        store.enqueue([make_ask(archives=0)], now=now)
+        with pytest.raises(TransitionError, match="queued is no stage"):
+            store.stage(make_key(), JobState.QUEUED, run_id="t", now=now)
+        store.stage(make_key(), JobState.LOADING, run_id="t", now=now)
+        store.stage(make_key(), JobState.COMPLETE, run_id="t", now=now)
+        with pytest.raises(TransitionError, match="complete to copying: expected one of"):
+            store.stage(make_key(), JobState.COPYING, run_id="t", now=now)

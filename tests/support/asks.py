@@ -1,0 +1,36 @@
+"""Wishes for jobs, as tests make them: of ndt7, by one run."""
+
+import datetime as dt
+from typing import Any
+
+from gardener_api.jobs import Ask, JobKey, Priority
+
+
+def make_key(date: dt.date, datatype: str = "ndt7") -> JobKey:
+    """The key of a datatype of M-Lab's archive on a date."""
+    return JobKey(bucket="archive-mlab-oti", experiment="ndt", datatype=datatype, date=date)
+
+
+def make_ask(date: dt.date, **changed: Any) -> Ask:
+    """An ask for ndt7 on a date.
+
+    Args:
+        date: The date.
+        **changed: Fields of ``Ask`` that are to be different.
+    """
+    values: dict[str, Any] = {
+        "key": make_key(date),
+        "requester": "run:a",
+        "run_id": "a",
+        "backfill_id": None,
+        "covers_tables": False,
+        "priority": Priority.BACKFILL,
+        "daily": False,
+        "filter": "",
+        "tmp": "tmp_ndt",
+        "raw": "raw_ndt",
+        "join": "ndt",
+        "rank": 0,
+        "archives": 3,
+    }
+    return Ask(**values | changed)

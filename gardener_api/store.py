@@ -21,6 +21,7 @@ from gardener_api import jobs as moves
 from gardener_api import schema
 from gardener_api.calls import Call, Next, NoJob, Refusal, Terms
 from gardener_api.database import open_engine, upsert, writing
+from gardener_api.days import DayQueries
 from gardener_api.jobs import PARSING_STATES, Ask, Change, Job, JobKey, JobState
 from gardener_api.queries import JobQueries, select_next
 from gardener_api.rows import (
@@ -59,6 +60,7 @@ class JobStore(JobQueries):
     def __init__(self, engine: Engine, terms: Terms) -> None:
         super().__init__(engine)
         self.tables = TableLog(engine)
+        self.days = DayQueries(engine)
         self._writer = writing(engine)
         self._terms = terms
         self._insert_request = upsert(

@@ -17,7 +17,26 @@ JOB_TAG = "gardener/job"
 PRIORITY_TAG = "gardener/priority"
 """On a run of ``parse``: ``daily`` or ``historical``; without it, a person asked."""
 
+HISTORY_TAG = "gardener/history"
+"""On a run of the historical pass: which part of which pass it is."""
+
+PARSE_TAG = "gardener/parse"
+"""On each run that waits for parsers: for whom it asks. The run queue has a limit for each."""
+
+TABLES_TAG = "gardener/tables"
+"""On each run that makes tables: the experiment. The run queue has a limit for each."""
+
 BACKFILL_TAG = "dagster/backfill"
+RANGE_START_TAG = "dagster/asset_partition_range_start"
+RANGE_END_TAG = "dagster/asset_partition_range_end"
+QUEUE_TAG = "dagster/priority"
+"""A number; of the runs that wait in the queue, the one with the largest comes first."""
+
+QUEUE_ORDER: Mapping[Priority, str] = {
+    Priority.DAILY: "10",
+    Priority.BACKFILL: "0",
+    Priority.HISTORICAL: "-10",
+}
 ROOT_RUN_TAG = "dagster/root_run_id"
 RESUME_TAG = "dagster/is_resume_retry"
 RETRY_TAG = "dagster/retry_number"

@@ -21,6 +21,7 @@ CONFIG = """
 start_date: 2024-01-01
 tracker: {timeout: 10s, max_attempts: 3}
 monitor: {polling_interval: 2s}
+history: {enabled: false}
 sources:
 - {bucket: archive-mlab, experiment: ndt, datatype: annotation2}
 - {bucket: archive-mlab, experiment: ndt, datatype: ndt7, target_datasets: {join: ndt}}

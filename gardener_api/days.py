@@ -58,3 +58,12 @@ class DayQueries:
         )
         with self._engine.begin() as connection:
             return int(connection.execute(query).scalar_one())
+
+    def rows(self, table: str, first: dt.date, last: dt.date) -> dict[dt.date, int]:
+        """The rows of each partition of ``<dataset>.<table>`` that was written."""
+        p = schema.partitions.c
+        query = select(p.date, p.rows).where(
+            p.table == table, p.date.between(first, last), p.version > 0
+        )
+        with self._engine.begin() as connection:
+            return {row.date: row.rows for row in connection.execute(query)}

@@ -11,6 +11,9 @@ from gardener_api.config import Source
 from gardener_api.jobs import Priority
 from gardener_dagster.warehouse.names import SourceTables
 
+PARSED = "parsed"
+"""What the keys of the parsers' objects begin with."""
+
 JOB_TAG = "gardener/job"
 """On a run of tables: the ID of the job, with its attempt, whose rows it loads."""
 
@@ -44,7 +47,7 @@ RETRY_TAG = "dagster/retry_number"
 
 def parsed_key(source: Source) -> dg.AssetKey:
     """``parsed/<experiment>/<datatype>``: the parser's objects in Cloud Storage."""
-    return dg.AssetKey(["parsed", source.experiment, source.datatype])
+    return dg.AssetKey([PARSED, source.experiment, source.datatype])
 
 
 def tmp_key(source: Source) -> dg.AssetKey:

@@ -51,6 +51,13 @@ class DayQueries:
                     found[job.key] = job
         return found
 
+    def asked_by(self, requesters: Collection[str]) -> int:
+        """How many jobs these requesters asked for."""
+        r = schema.requests.c
+        with self._engine.begin() as connection:
+            query = select(func.count()).where(r.requester.in_(requesters))
+            return int(connection.execute(query).scalar_one())
+
     def waiting_for_tables(self, priority: Priority) -> int:
         """How many jobs of a priority are parsed, and their tables not begun."""
         query = select(func.count()).where(

@@ -3,7 +3,8 @@
 A pass takes every date of every source that is not ``daily_only`` once, in chunks: consecutive
 dates of the same sources, one run of ``parse`` each. The chunk that is next is kept in the
 sensor's cursor before it is asked for, so it is the same one whatever comes in between; when its
-run has ended, the sources' places move on. A date that failed is not tried again in that pass.
+run has ended, the sources' places move on. A run that was lost before it asked for any job is
+tried again; a date that failed is not, in that pass.
 """
 
 import datetime as dt
@@ -17,8 +18,11 @@ from gardener_api.config import GardenerConfig, Source
 from gardener_api.jobs import Priority
 from gardener_api.store import JobStore
 from gardener_dagster.daily import ONE_DAY
-from gardener_dagster.graph import HISTORY_TAG, parsed_key
+from gardener_dagster.graph import HISTORY_TAG, parsed_key, requester_of
 from gardener_dagster.runs import NOT_ENDED, parse_request
+
+TRIES = 3
+"""Runs for a chunk, where each was lost before it could ask for anything."""
 
 
 class Chunk(BaseModel):
@@ -50,8 +54,8 @@ class Place(BaseModel):
     chunk: Chunk | None
 
     @property
-    def run_key(self) -> str:
-        """Of the run of the chunk: no other chunk of any pass has it."""
+    def part(self) -> str:
+        """What its runs are known by: no other chunk of any pass has it."""
         if self.chunk is None:
             return ""
         first, last, names = self.chunk.first, self.chunk.last, "+".join(self.chunk.sources)
@@ -152,10 +156,11 @@ def tick(
         if following.chunk is None:
             return dg.SensorResult(skip_reason="no source has a history: all are daily_only")
         return _at(following)
-    runs = instance.get_runs(RunsFilter(tags={HISTORY_TAG: place.run_key}))
+    runs = instance.get_runs(RunsFilter(tags={HISTORY_TAG: place.part}))
     if any(run.status in NOT_ENDED for run in runs):
         return _at(place, "its run goes on")
-    if runs:
+    requesters = [requester_of(run.run_id, run.tags) for run in runs]
+    if store.days.asked_by(requesters) or len(runs) == TRIES:
         asked = {key for run in runs for key in run.asset_selection or ()}
         return _at(move_on(config, place, {"/".join(key.path[1:]) for key in asked}))
     sources = [s for s in config.sources if s.name in place.chunk.sources]
@@ -164,17 +169,17 @@ def tick(
     behind = store.days.waiting_for_tables(Priority.HISTORICAL)
     if behind >= config.history.jobs_per_run:
         return _at(place, f"waits for the tables of {behind} dates that are parsed")
-    return _at(place, request=_request(place, place.chunk, sources))
+    return _at(place, request=_request(place, place.chunk, sources, tries=len(runs)))
 
 
-def _request(place: Place, chunk: Chunk, sources: list[Source]) -> dg.RunRequest:
+def _request(place: Place, chunk: Chunk, sources: list[Source], *, tries: int) -> dg.RunRequest:
     return parse_request(
         sources,
         chunk.first,
         chunk.last,
-        run_key=place.run_key,
+        run_key=f"{place.part}~{tries + 1}",
         priority=Priority.HISTORICAL,
-        tags={HISTORY_TAG: place.run_key},
+        tags={HISTORY_TAG: place.part},
     )
 
 

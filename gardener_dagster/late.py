@@ -11,7 +11,6 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import dagster as dg
 
@@ -24,9 +23,6 @@ from gardener_dagster.graph import parsed_key
 from gardener_dagster.planning import job_key
 from gardener_dagster.resources import GCSResource
 from gardener_dagster.runs import parse_request
-
-if TYPE_CHECKING:
-    from google.cloud import storage
 
 LISTINGS_AT_ONCE = 8
 NAMED = 3
@@ -125,7 +121,7 @@ def late_archives_sensor(config: GardenerConfig) -> dg.SensorDefinition:
         seen: dict[str, str] = json.loads(context.cursor) if context.cursor else {}
         jobs = job_store.days.latest(recent_keys(config, now=now))
         seen_until = looked_at(config, jobs, now=now)
-        listings, errors = list_all(gcs.client, config, list(seen_until))
+        listings, errors = list_all(gcs, config, list(seen_until))
         if errors and not listings:
             raise errors[0]
         for error in errors:  # the next look is for these; the others need not wait for it
@@ -155,9 +151,12 @@ def late_archives_sensor(config: GardenerConfig) -> dg.SensorDefinition:
 
 
 def list_all(
-    client: "storage.Client", config: GardenerConfig, keys: Sequence[JobKey]
+    gcs: GCSResource, config: GardenerConfig, keys: Sequence[JobKey]
 ) -> tuple[dict[JobKey, ArchiveListing], list[ArchiveError]]:
     """The archives of each key, and why those that are missing could not be listed."""
+    if not keys:
+        return {}, []  # and no client, which takes seconds to import
+    client = gcs.client
     sources: dict[str, Source] = {source.name: source for source in config.sources}
 
     def look(key: JobKey) -> ArchiveListing | ArchiveError:

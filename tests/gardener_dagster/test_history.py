@@ -9,10 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gardener_api.config import GardenerConfig
+from gardener_api.jobs import Ask, Priority
 from gardener_api.store import JobStore
 from gardener_dagster.graph import HISTORY_TAG, PRIORITY_TAG
 from gardener_dagster.history import Place, begin, move_on, span, tick
 from gardener_dagster.partitions import dates_between
+from gardener_dagster.planning import job_key
 
 NOW = dt.datetime(2024, 3, 11, 12, tzinfo=dt.UTC)
 YESTERDAY = NOW.date() - dt.timedelta(days=1)
@@ -134,14 +136,25 @@ class Sensor:
                 return requests[0]
         raise AssertionError("nothing was asked for")
 
-    def start(self, request: dg.RunRequest) -> str:
+    def start(self, request: dg.RunRequest, *, asks: bool = True) -> str:
         run = dg.DagsterRun(
             job_name="__ASSET_JOB",
             tags=dict(request.tags),
             status=DagsterRunStatus.STARTED,
             asset_selection=frozenset(request.asset_selection or ()),
         )
+        if asks:
+            self._ask(run.run_id)
         return self.instance.add_run(run).run_id
+
+    def _ask(self, run_id: str) -> None:
+        source = self.config.sources[0]
+        wish = Ask(
+            key=job_key(source, YESTERDAY), requester=f"run/{run_id}", run_id=run_id,
+            backfill_id=None, covers_tables=False, priority=Priority.BACKFILL, daily=False,
+            filter="", tmp="tmp_ndt", raw="raw_ndt", join="", rank=0, archives=1,
+        )  # fmt: skip
+        self.store.enqueue([wish], now=NOW)
 
     def end(self, run_id: str) -> None:
         event = dg.DagsterEvent(
@@ -179,6 +192,19 @@ def test_a_tick_that_died_after_its_request_asks_under_the_same_key(sensor: Sens
     assert [r.run_key for r in sensor.tick()] == [first.run_key]
 
 
+def test_a_run_that_was_lost_before_it_asked_is_tried_again_but_not_for_ever(
+    sensor: Sensor,
+) -> None:
+    keys = []
+    for _ in range(3):
+        request = sensor.next_request()
+        assert request.tags["dagster/asset_partition_range_start"] == "2024-03-06"
+        keys.append(request.run_key)
+        sensor.end(sensor.start(request, asks=False))
+    assert len(set(keys)) == 3
+    assert sensor.next_request().tags["dagster/asset_partition_range_start"] == "2024-03-09"
+
+
 def test_a_re_execution_of_a_chunk_is_waited_for_too(sensor: Sensor) -> None:
     first = sensor.next_request()
     sensor.end(sensor.start(first))
@@ -199,7 +225,7 @@ def test_a_chunk_that_the_config_does_not_allow_any_more_is_planned_anew(sensor:
     sensor.config = config_of(RECENT, start="2024-03-10")
     request = sensor.next_request()
     assert request.partition_key == "2024-03-10"
-    assert request.tags[HISTORY_TAG] == request.run_key
+    assert request.run_key == f"{request.tags[HISTORY_TAG]}~1"
 
 
 def test_nothing_to_do_begins_no_pass(sensor: Sensor) -> None:

@@ -7,7 +7,7 @@ import datetime as dt
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from gardener_api.jobs import JobKey
@@ -28,6 +28,12 @@ class ArchiveListing:
 
     names: tuple[str, ...]
     bytes: int
+    created: tuple[dt.datetime, ...] = field(default=(), compare=False)  # of each, in this order
+
+    def since(self, time: dt.datetime) -> dict[str, dt.datetime]:
+        """The archives that came, or were replaced, after a time; with when."""
+        pairs = zip(self.names, self.created, strict=True)
+        return {name: created for name, created in pairs if created > time}
 
     @property
     def count(self) -> int:
@@ -60,13 +66,15 @@ def list_archives(client: "Client", bucket: str, prefix: str, filter: str = "") 
         ArchiveError: The bucket could not be listed.
     """
     wanted = re.compile(filter)
+    # Not `updated`: a new storage class or a hold changes that, and no archive.
+    fields = "items(name,size,timeCreated),nextPageToken"
     found = [
-        blob
-        for blob in _list(client, bucket, prefix, fields="items(name,size),nextPageToken")
-        if wanted.search(blob.name)
+        blob for blob in _list(client, bucket, prefix, fields=fields) if wanted.search(blob.name)
     ]
     return ArchiveListing(
-        names=tuple(blob.name for blob in found), bytes=sum(blob.size or 0 for blob in found)
+        names=tuple(blob.name for blob in found),
+        bytes=sum(blob.size or 0 for blob in found),
+        created=tuple(blob.time_created for blob in found),
     )
 
 

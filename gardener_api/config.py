@@ -195,6 +195,27 @@ class Checks(_Section):
     rows_of_week: float = Field(default=0.5, ge=0, le=1)
 
 
+class Daily(_Section):
+    """What the daily schedule does about days on which nobody could ask."""
+
+    catch_up_days: int = Field(default=7, ge=1)  # a day that is longer ago is left to a backfill
+
+
+class LateArchives(_Section):
+    """How archives that come after their date was parsed are looked for."""
+
+    days: int = Field(default=3, ge=0)  # 0: not at all
+    interval: Duration = dt.timedelta(minutes=30)
+
+
+class History(_Section):
+    """The pass over all of history, again and again."""
+
+    enabled: StrictBool = True
+    jobs_per_run: int = Field(default=320, ge=1)  # of production's 16 sources: 20 dates
+    recent_days: int = Field(default=365, ge=1)  # of a source without full_history
+
+
 class GardenerConfig(_Section):
     """The whole file."""
 
@@ -203,6 +224,9 @@ class GardenerConfig(_Section):
     monitor: Monitor = Monitor()
     bigquery: BigQuery = BigQuery()
     checks: Checks = Checks()
+    daily: Daily = Daily()
+    late_archives: LateArchives = LateArchives()
+    history: History = History()
     sources: tuple[Source, ...]
 
     @model_validator(mode="after")
@@ -343,6 +367,9 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "monitor": Monitor,
     "bigquery": BigQuery,
     "checks": Checks,
+    "daily": Daily,
+    "late_archives": LateArchives,
+    "history": History,
     "sources": Source,
     "target_datasets": Datasets,
 }

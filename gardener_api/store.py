@@ -21,6 +21,7 @@ from gardener_api import jobs as moves
 from gardener_api import schema
 from gardener_api.calls import Call, Next, NoJob, Refusal, Terms
 from gardener_api.database import open_engine, upsert, writing
+from gardener_api.days import DayQueries
 from gardener_api.holds import Holds
 from gardener_api.jobs import OPEN, PARSING_STATES, Ask, Change, Job, JobKey, JobState
 from gardener_api.queries import NEXT_ORDER, JobQueries
@@ -71,6 +72,7 @@ class JobStore(JobQueries):
         super().__init__(engine)
         self.tables = TableLog(engine)
         self.holds = Holds(engine)
+        self.days = DayQueries(engine)
         self._writer = writing(engine)
         self._terms = terms
         self._insert_request = upsert(

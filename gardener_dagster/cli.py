@@ -3,11 +3,17 @@
 import datetime as dt
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from gardener_api.config import ConfigError, GardenerConfig, load_config
+from gardener_api.config import ConfigError, GardenerConfig, Source, load_config
+
+if TYPE_CHECKING:
+    from gardener_api.store import JobStore
 
 ONE_DAY = dt.timedelta(days=1)
 
@@ -55,17 +61,63 @@ config_option = click.option(
 )
 
 
+database_option = click.option(
+    "--database",
+    envvar="GARDENER_DATABASE_URL",
+    help="SQLAlchemy URL of the job store.  [default: SQLite under DAGSTER_HOME]",
+)
+source_option = click.option(
+    "--source",
+    "names",
+    multiple=True,
+    metavar="EXPERIMENT/DATATYPE",
+    help="A source; may stand more than once.  [default: all]",
+)
+
+
+def _database(url: str | None) -> str:
+    return url or f"sqlite:///{os.environ.get('DAGSTER_HOME', '.')}/gardener.db"
+
+
+def _sources(config: GardenerConfig, names: tuple[str, ...]) -> tuple[Source, ...]:
+    from gardener_dagster.commands import chosen_sources
+
+    try:
+        return chosen_sources(config, names)
+    except KeyError as error:
+        raise click.ClickException(str(error.args[0])) from error
+
+
+@contextmanager
+def _store(config: GardenerConfig, url: str | None) -> "Iterator[JobStore]":
+    """The store that is there: to look at one must not make one."""
+    from gardener_api.store import JobStore, StoreError
+
+    address = _database(url)
+    file = address.removeprefix("sqlite:///")
+    if file != address and not Path(file).exists():
+        raise click.ClickException(
+            f"there is no job store {file}: expected DAGSTER_HOME or GARDENER_DATABASE_URL to name"
+            " the sidecar's"
+        )
+    tracker = config.tracker
+    try:
+        store = JobStore.open(address, lease=tracker.timeout, max_attempts=tracker.max_attempts)
+    except StoreError as error:
+        raise click.ClickException(str(error)) from error
+    try:
+        yield store
+    finally:
+        store.close()
+
+
 @main.command()
 @config_option
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=8080, show_default=True, help="Port of the jobs API.")
 @click.option("--status-port", default=8081, show_default=True, help="Port of the status page.")
 @click.option("--metrics-port", default=9090, show_default=True, help="Port of the metrics.")
-@click.option(
-    "--database",
-    envvar="GARDENER_DATABASE_URL",
-    help="SQLAlchemy URL of the job store.  [default: SQLite under DAGSTER_HOME]",
-)
+@database_option
 def api(
     config: str, host: str, port: int, status_port: int, metrics_port: int, database: str | None
 ) -> None:
@@ -73,11 +125,10 @@ def api(
     from gardener_api.app import serve
     from gardener_api.store import StoreError
 
-    home = os.environ.get("DAGSTER_HOME", ".")
     try:
         serve(
             config=_config(config),
-            store_url=database or f"sqlite:///{home}/gardener.db",
+            store_url=_database(database),
             host=host,
             port=port,
             status_port=status_port,
@@ -111,6 +162,80 @@ def worker(api_url: str, output: str, poll: float, threads: int) -> None:
         threads=threads,
         token=os.environ.get("GARDENER_API_TOKEN") or None,
     )
+
+
+@main.command()
+@config_option
+@database_option
+@source_option
+@click.option("--dates", type=Dates(), required=True, help="First and last date, both included.")
+@click.option("--tables-only", is_flag=True, help="Load what is parsed again; no parser works.")
+@click.option("--wait", is_flag=True, help="Until all dates have ended; print what became of each.")
+@click.option(
+    "--dagster-url",
+    envvar="GARDENER_DAGSTER_URL",
+    default="http://127.0.0.1:3000",
+    show_default=True,
+    help="Dagster's webserver.",
+)
+def backfill(
+    config: str,
+    database: str | None,
+    names: tuple[str, ...],
+    dates: tuple[dt.date, dt.date],
+    tables_only: bool,
+    wait: bool,
+    dagster_url: str,
+) -> None:
+    """Process dates again, as "Launch backfill" in Dagster's UI does.
+
+    Asks parsers for the dates; tables and joins follow. With --wait it fails if a date did.
+    """
+    import requests
+
+    from gardener_dagster.commands import follow_backfill, launch_backfill
+    from gardener_dagster.local.dagster_client import DagsterClient, DagsterError
+
+    loaded = _config(config)
+    sources = _sources(loaded, names)
+    dagster = DagsterClient(url=dagster_url.rstrip("/"))
+    try:
+        backfill_id = launch_backfill(dagster, sources, *dates, tables_only=tables_only)
+        click.echo(f"backfill {backfill_id}: {dagster.backfill_url(backfill_id)}")
+        if wait:
+            with _store(loaded, database) as store:
+                good = follow_backfill(
+                    dagster, backfill_id, store, sources, *dates, echo=click.echo
+                )
+            sys.exit(0 if good else 1)
+    except DagsterError as error:
+        raise click.ClickException(f"Dagster refused: {error}") from error
+    except requests.RequestException as error:
+        raise click.ClickException(
+            f"{dagster_url} does not answer as Dagster's webserver: {error}"
+        ) from error
+
+
+@main.command()
+@config_option
+@database_option
+@source_option
+@click.option("--dates", type=Dates(), help="First and last date.  [default: the last week]")
+def status(
+    config: str,
+    database: str | None,
+    names: tuple[str, ...],
+    dates: tuple[dt.date, dt.date] | None,
+) -> None:
+    """Show what became of each date: its state, attempt, rows, and the error if it failed."""
+    from gardener_dagster.commands import day_facts
+
+    loaded = _config(config)
+    yesterday = dt.datetime.now(dt.UTC).date() - ONE_DAY
+    first, last = dates or (yesterday - 6 * ONE_DAY, yesterday)
+    with _store(loaded, database) as store:
+        for fact in day_facts(store, _sources(loaded, names), first, last):
+            click.echo(str(fact))
 
 
 home_option = click.option(

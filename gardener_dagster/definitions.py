@@ -11,6 +11,8 @@ import dagster as dg
 from gardener_api.config import GardenerConfig, load_config
 from gardener_dagster.assets import build_assets
 from gardener_dagster.checks import build_checks
+from gardener_dagster.history import historical_pass_sensor
+from gardener_dagster.late import late_archives_sensor
 from gardener_dagster.leftovers import build_leftovers
 from gardener_dagster.partitions import daily_partitions
 from gardener_dagster.resources import GCSResource, JobStoreResource, WarehouseResource
@@ -30,7 +32,11 @@ def build_defs(
     return dg.Definitions(
         assets=build_assets(config, partitions),
         asset_checks=build_checks(config, partitions),
-        sensors=build_sensors(config),
+        sensors=[
+            *build_sensors(config),
+            late_archives_sensor(config),
+            historical_pass_sensor(config),
+        ],
         schedules=[*build_schedules(config), build_leftovers(config)],
         resources={"job_store": job_store, "warehouse": warehouse, "gcs": gcs},
         # A date's steps follow each other: a process each would only pay the imports again.

@@ -11,6 +11,9 @@ from gardener_api.config import Source
 from gardener_api.jobs import Priority
 from gardener_dagster.warehouse.names import SourceTables
 
+PARSED = "parsed"
+"""What the keys of the parsers' objects begin with."""
+
 JOB_TAG = "gardener/job"
 """On a run of tables: the ID of the job, with its attempt, whose rows it loads."""
 
@@ -20,7 +23,26 @@ PRIORITY_TAG = "gardener/priority"
 MAY_EMPTY_TAG = "gardener/may_empty"
 """On a run of tables: ``true`` lets a partition that has rows be replaced by none."""
 
+HISTORY_TAG = "gardener/history"
+"""On a run of the historical pass: which part of which pass it is."""
+
+PARSE_TAG = "gardener/parse"
+"""On each run that waits for parsers: for whom it asks. The run queue has a limit for each."""
+
+TABLES_TAG = "gardener/tables"
+"""On each run that makes tables: the experiment. The run queue has a limit for each."""
+
 BACKFILL_TAG = "dagster/backfill"
+RANGE_START_TAG = "dagster/asset_partition_range_start"
+RANGE_END_TAG = "dagster/asset_partition_range_end"
+QUEUE_TAG = "dagster/priority"
+"""A number; of the runs that wait in the queue, the one with the largest comes first."""
+
+QUEUE_ORDER: Mapping[Priority, str] = {
+    Priority.DAILY: "10",
+    Priority.BACKFILL: "0",
+    Priority.HISTORICAL: "-10",
+}
 ROOT_RUN_TAG = "dagster/root_run_id"
 RESUME_TAG = "dagster/is_resume_retry"
 RETRY_TAG = "dagster/retry_number"
@@ -28,7 +50,7 @@ RETRY_TAG = "dagster/retry_number"
 
 def parsed_key(source: Source) -> dg.AssetKey:
     """``parsed/<experiment>/<datatype>``: the parser's objects in Cloud Storage."""
-    return dg.AssetKey(["parsed", source.experiment, source.datatype])
+    return dg.AssetKey([PARSED, source.experiment, source.datatype])
 
 
 def tmp_key(source: Source) -> dg.AssetKey:

@@ -9,7 +9,7 @@ import json
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
 import dagster as dg
-from dagster import AssetSelection, DagsterRunStatus, RunsFilter
+from dagster import AssetSelection, RunsFilter
 from dagster._core.execution.backfill import (
     BulkActionsFilter,
     BulkActionStatus,
@@ -20,22 +20,23 @@ from gardener_api.config import GardenerConfig, Source
 from gardener_api.jobs import Job, JobKey, Parsed
 from gardener_api.store import JobStore
 from gardener_dagster import planning
-from gardener_dagster.graph import JOB_TAG, joined_key, raw_key, table_keys, tmp_key
+from gardener_dagster.graph import (
+    JOB_TAG,
+    QUEUE_ORDER,
+    QUEUE_TAG,
+    joined_key,
+    raw_key,
+    table_keys,
+    tmp_key,
+)
 from gardener_dagster.parse import parsed_materialization
 from gardener_dagster.partitions import date_of
+from gardener_dagster.runs import ENDED_BADLY, NOT_ENDED
 
 UNFINISHED = [
     BulkActionStatus.REQUESTED,
     BulkActionStatus.CANCELING,
     BulkActionStatus.FAILING,
-]
-ENDED_BADLY = [DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED]
-NOT_ENDED = [
-    DagsterRunStatus.QUEUED,
-    DagsterRunStatus.NOT_STARTED,
-    DagsterRunStatus.STARTING,
-    DagsterRunStatus.STARTED,
-    DagsterRunStatus.CANCELING,
 ]
 
 
@@ -87,7 +88,7 @@ def _tables_request(run: planning.TablesRun) -> dg.RunRequest:
         run_key=run.run_key,
         asset_selection=[*keys, joined] if joined else keys,
         partition_key=run.job.key.date.isoformat(),
-        tags={JOB_TAG: run.job.id},
+        tags={JOB_TAG: run.job.id, QUEUE_TAG: QUEUE_ORDER[run.job.priority]},
     )
 
 

@@ -1,4 +1,3 @@
-import datetime as dt
 import os
 import subprocess
 import sys
@@ -9,7 +8,6 @@ import pytest
 
 from gardener_api.config import GardenerConfig, load_config
 from gardener_dagster.definitions import build_defs, defs
-from gardener_dagster.graph import PRIORITY_TAG
 from gardener_dagster.resources import GCSResource, JobStoreResource, WarehouseResource
 
 PRODUCTION = Path(__file__).parent.parent / "fixtures" / "production.yml"
@@ -61,18 +59,12 @@ def test_partitions_begin_with_the_history(repository: dg.RepositoryDefinition) 
     assert partitions.get_first_partition_key() == "2015-11-19"
 
 
-def test_the_daily_schedule_asks_for_yesterday_at_10_30(
+def test_the_daily_schedule_looks_at_10_30_and_each_hour_after(
     repository: dg.RepositoryDefinition,
 ) -> None:
     daily = repository.get_schedule_def("daily")
-    assert daily.cron_schedule == "30 10 * * *"
+    assert daily.cron_schedule == "30 10-23 * * *"
     assert daily.execution_timezone == "UTC"
-    now = dt.datetime(2024, 3, 2, 10, 30, tzinfo=dt.UTC)
-    request = daily(dg.build_schedule_context(scheduled_execution_time=now))
-    assert isinstance(request, dg.RunRequest)
-    assert request.partition_key == "2024-03-01"
-    assert request.tags[PRIORITY_TAG] == "daily"
-    assert request.run_key == "daily/2024-03-01"
 
 
 def test_a_variable_that_is_not_set_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

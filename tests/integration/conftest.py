@@ -21,8 +21,10 @@ CONFIG = """
 start_date: 2024-01-01
 tracker: {timeout: 10s, max_attempts: 3}
 monitor: {polling_interval: 2s}
+late_archives: {interval: 2s}
+history: {enabled: false, recent_days: 2, jobs_per_run: 1}
 sources:
-- {bucket: archive-mlab, experiment: ndt, datatype: annotation2}
+- {bucket: archive-mlab, experiment: ndt, datatype: annotation2, daily_only: true}
 - {bucket: archive-mlab, experiment: ndt, datatype: ndt7, target_datasets: {join: ndt}}
 """
 

@@ -1,0 +1,43 @@
+"""Dagster's run queue, which tells by a run's tags what it does, so that limits can be for that.
+
+The limits are in ``dagster.yaml``. Dagster can limit runs by their tags, but a run that is launched
+in the UI, or by a backfill, has none that say whether it waits for parsers or makes tables; pools
+can tell, but know one limit for all of them and nothing of who asks.
+"""
+
+from collections.abc import Mapping
+
+from dagster import AssetKey, DagsterRun
+from dagster._core.run_coordinator import QueuedRunCoordinator, SubmitRunContext
+
+from gardener_dagster.graph import PARSE_TAG, PARSED, TABLES_TAG, priority_of
+
+
+class GardenerRunQueue(QueuedRunCoordinator):
+    """The usual queue; it tags what comes in."""
+
+    def submit_run(self, context: SubmitRunContext) -> DagsterRun:
+        """Tags the run and queues it."""
+        run = context.dagster_run
+        graph = context.workspace.asset_graph
+        chosen = run.asset_selection  # None: all
+        keys = graph.materializable_asset_keys if chosen is None else chosen
+        groups = {key: graph.get(key).group_name for key in keys if graph.has(key)}
+        self._instance.add_run_tags(run.run_id, limit_tags(run.tags, groups))
+        return super().submit_run(context)
+
+
+def limit_tags(tags: Mapping[str, str], groups: Mapping[AssetKey, str]) -> dict[str, str]:
+    """The tags that the limits are for.
+
+    Args:
+        tags: Those that the run has.
+        groups: The group, an experiment, of each asset that it makes.
+    """
+    found = {}
+    if any(key.path[0] == PARSED for key in groups):
+        found[PARSE_TAG] = priority_of(tags).name.lower()
+    tables = {group for key, group in groups.items() if key.path[0] != PARSED}
+    if tables:
+        found[TABLES_TAG] = "+".join(sorted(tables))
+    return found

@@ -1,0 +1,50 @@
+import datetime as dt
+from collections.abc import Callable
+
+from gardener_api.calls import Update
+from gardener_api.jobs import Ask, JobKey, JobState, Priority
+from gardener_api.store import JobStore
+
+MakeKey = Callable[..., JobKey]
+MakeAsk = Callable[..., Ask]
+HOUR = dt.timedelta(hours=1)
+
+
+def test_the_last_time_that_anybody_asked(
+    store: JobStore, make_ask: MakeAsk, make_key: MakeKey, now: dt.datetime
+) -> None:
+    store.enqueue([make_ask(1), make_ask(2)], now=now)
+    store.enqueue([make_ask(2, requester="run:b")], now=now + HOUR)
+    store.withdraw("run:b", now=now + 2 * HOUR)
+    assert store.days.last_asked(make_key(2).date) == {make_key(2): now + HOUR}
+    assert store.days.last_asked(make_key(1).date)[make_key(1)] == now
+    assert store.days.last_asked(make_key(3).date) == {}
+
+
+def test_a_source_is_daily_from_its_first_daily_job(
+    store: JobStore, make_ask: MakeAsk, make_key: MakeKey, now: dt.datetime
+) -> None:
+    store.enqueue([make_ask(1), make_ask(3, daily=True), make_ask(2, daily=True)], now=now)
+    assert store.days.first_daily() == {"ndt/ndt7": make_key(2).date}
+
+
+def test_the_newest_job_of_each_key(
+    store: JobStore, make_ask: MakeAsk, make_key: MakeKey, now: dt.datetime
+) -> None:
+    store.enqueue([make_ask(1), make_ask(2)], now=now)
+    store.withdraw("run:a", now=now)
+    [again] = store.enqueue([make_ask(1)], now=now)
+    found = store.days.latest([make_key(day) for day in (1, 2, 3)])
+    assert found[make_key(1)] == again
+    assert found[make_key(2)].state is JobState.WITHDRAWN
+    assert make_key(3) not in found
+
+
+def test_how_many_wait_for_their_tables(
+    store: JobStore, make_ask: MakeAsk, now: dt.datetime
+) -> None:
+    store.enqueue([make_ask(1, priority=Priority.HISTORICAL), make_ask(2)], now=now)
+    for job in store.lease(2, now=now):
+        store.apply([Update(job.id, JobState.POST_PROCESSING, "")], now=now)
+    assert store.days.waiting_for_tables(Priority.HISTORICAL) == 1
+    assert store.days.waiting_for_tables(Priority.DAILY) == 0

@@ -1,0 +1,186 @@
+"""The commands, against a webserver that answers as Dagster's does. The real one: integration."""
+
+import datetime as dt
+import json
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from gardener_api.config import GardenerConfig
+from gardener_api.jobs import Ask, JobState, Priority
+from gardener_api.store import JobStore
+from gardener_dagster.cli import main
+from gardener_dagster.planning import job_key
+
+NOW = dt.datetime(2024, 3, 2, 12, tzinfo=dt.UTC)
+DAYS = [dt.date(2024, 3, day) for day in (1, 2)]
+
+
+@dataclass
+class Webserver:
+    url: str = ""
+    launched: list[dict[str, Any]] = field(default_factory=list)
+    refusal: str = ""
+    statuses: list[str] = field(default_factory=lambda: ["COMPLETED_SUCCESS"])
+
+    def answer(self, query: str, variables: dict[str, Any]) -> dict[str, Any]:
+        if "launchPartitionBackfill" in query:
+            self.launched.append(variables["params"])
+            said = {"message": self.refusal} if self.refusal else {"backfillId": "abc"}
+            return {"launchPartitionBackfill": said}
+        status = self.statuses.pop(0) if len(self.statuses) > 1 else self.statuses[0]
+        return {"partitionBackfillOrError": {"status": status}}
+
+
+@pytest.fixture
+def webserver() -> Iterator[Webserver]:
+    dagster = Webserver()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            data = json.dumps({"data": dagster.answer(body["query"], body["variables"])}).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Nothing is logged."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        dagster.url = f"http://127.0.0.1:{server.server_address[1]}"
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield dagster
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.fixture
+def jobs(store: JobStore, config: GardenerConfig) -> None:
+    """ndt7 of two days: the first complete, with its rows; the second failed in its loading."""
+    source = config.source("ndt/ndt7")
+    for day in DAYS:
+        wish = Ask(
+            key=job_key(source, day), requester="r", run_id="r", backfill_id=None,
+            covers_tables=False, priority=Priority.BACKFILL, daily=False, filter="",
+            tmp="tmp_ndt", raw="raw_ndt", join="ndt", rank=0, archives=0,
+        )  # fmt: skip
+        store.enqueue([wish], now=NOW)
+        store.stage(wish.key, JobState.LOADING, run_id="t", now=NOW)
+    store.tables.record_partition(source.raw_table, DAYS[0], rows=1234, run_id="t", now=NOW)
+    store.stage(job_key(source, DAYS[0]), JobState.COMPLETE, run_id="t", now=NOW)
+    store.fail_stage(job_key(source, DAYS[1]), "no such field: x", run_id="t", now=NOW)
+
+
+def gardener(tmp_path: Path, *arguments: str, url: str = "", store_url: str = "") -> Result:
+    environment = {
+        "GARDENER_CONFIG": str(tmp_path / "gardener.yml"),
+        "GARDENER_DATABASE_URL": store_url or f"sqlite:///{tmp_path / 'gardener.db'}",
+        "GARDENER_DAGSTER_URL": url,
+    }
+    return CliRunner().invoke(main, arguments, env=environment)
+
+
+@pytest.mark.usefixtures("jobs")
+def test_status_shows_state_attempt_rows_and_error(tmp_path: Path) -> None:
+    result = gardener(
+        tmp_path, "status", "--source", "ndt/ndt7", "--dates", "2024-03-01:2024-03-03"
+    )
+    assert result.exit_code == 0
+    first, second, third = result.stdout.splitlines()
+    assert first.split()[:5] == ["ndt/ndt7", "2024-03-01", "complete", "attempt", "1"]
+    assert "1,234 rows raw" in first
+    assert second.split()[2] == "failed"
+    assert "no such field: x" in second
+    assert third.endswith("never asked for")
+
+
+@pytest.mark.usefixtures("jobs")
+def test_status_is_of_all_sources_and_the_last_week_by_default(tmp_path: Path) -> None:
+    assert len(gardener(tmp_path, "status").stdout.splitlines()) == 2 * 7
+
+
+@pytest.mark.usefixtures("config")
+def test_looking_makes_no_store(tmp_path: Path) -> None:
+    result = gardener(tmp_path, "status")
+    assert result.exit_code == 1
+    assert "there is no job store" in result.output
+    assert not (tmp_path / "gardener.db").exists()
+
+
+@pytest.mark.usefixtures("store")
+def test_an_unknown_source_is_named(tmp_path: Path) -> None:
+    result = gardener(tmp_path, "status", "--source", "ndt/ndt9")
+    assert result.exit_code == 1
+    assert "no source 'ndt/ndt9'" in result.output
+
+
+@pytest.mark.usefixtures("config")
+def test_d23_a_range_is_a_backfill_of_what_is_parsed(tmp_path: Path, webserver: Webserver) -> None:
+    result = gardener(
+        tmp_path, "backfill", "--source", "ndt/ndt7", "--dates", "2024-03-01:2024-03-02",
+        url=webserver.url,
+    )  # fmt: skip
+    assert (result.exit_code, result.output) == (
+        0, f"backfill abc: {webserver.url}/runs/b/abc\n",
+    )  # fmt: skip
+    assert webserver.launched == [
+        {
+            "assetSelection": [{"path": ["parsed", "ndt", "ndt7"]}],
+            "partitionNames": ["2024-03-01", "2024-03-02"],
+        }
+    ]
+
+
+@pytest.mark.usefixtures("config")
+def test_tables_only_leaves_the_parse_out(tmp_path: Path, webserver: Webserver) -> None:
+    gardener(
+        tmp_path, "backfill", "--source", "ndt/ndt7", "--dates", "2024-03-01", "--tables-only",
+        url=webserver.url,
+    )  # fmt: skip
+    [asked] = webserver.launched
+    assert [key["path"] for key in asked["assetSelection"]] == [
+        ["tmp_ndt", "ndt7"], ["raw_ndt", "ndt7"], ["ndt", "ndt7"],
+    ]  # fmt: skip
+
+
+@pytest.mark.usefixtures("jobs")
+def test_waiting_tells_what_became_of_each_date(tmp_path: Path, webserver: Webserver) -> None:
+    webserver.statuses = ["REQUESTED", "COMPLETED_SUCCESS"]
+    one = gardener(
+        tmp_path, "backfill", "--source", "ndt/ndt7", "--dates", "2024-03-01", "--wait",
+        url=webserver.url,
+    )  # fmt: skip
+    assert one.exit_code == 0
+    assert one.stdout.splitlines()[-1] == "backfill abc: COMPLETED_SUCCESS"
+    both = gardener(
+        tmp_path, "backfill", "--source", "ndt/ndt7", "--dates", "2024-03-01:2024-03-02", "--wait",
+        url=webserver.url,
+    )  # fmt: skip
+    assert both.exit_code == 1
+    assert "no such field: x" in both.stdout
+
+
+@pytest.mark.usefixtures("config")
+def test_what_dagster_refuses_is_told_in_its_words(tmp_path: Path, webserver: Webserver) -> None:
+    webserver.refusal = "Partition keys `['1999-01-01']` could not be found"
+    result = gardener(tmp_path, "backfill", "--dates", "1999-01-01", url=webserver.url)
+    assert result.exit_code == 1
+    assert "Dagster refused: Partition keys `['1999-01-01']` could not be found" in result.output
+
+
+@pytest.mark.usefixtures("config")
+def test_a_webserver_that_does_not_answer_is_named(tmp_path: Path) -> None:
+    result = gardener(tmp_path, "backfill", "--dates", "2024-03-01", url="http://127.0.0.1:9")
+    assert result.exit_code == 1
+    assert "http://127.0.0.1:9 does not answer as Dagster's webserver" in result.output

@@ -1,0 +1,168 @@
+import datetime as dt
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from simulated import Parser, Put
+
+from gardener_api.config import GardenerConfig
+from gardener_api.jobs import Ask, JobKey, Priority
+from gardener_api.store import JobStore
+from gardener_dagster.daily import DailyRun, days_due, due_at, newest_due
+from gardener_dagster.planning import job_key
+from gardener_dagster.schedules import build_schedules
+
+DAY = dt.date(2024, 3, 10)
+TICK = dt.datetime(2024, 3, 11, 10, 30, tzinfo=dt.UTC)
+ONE = dt.timedelta(days=1)
+HOUR = dt.timedelta(hours=1)
+
+
+def plan(
+    config: GardenerConfig,
+    asked: dict[JobKey, dt.datetime] | None = None,
+    first: dict[str, dt.date] | None = None,
+    on_their_way: set[tuple[str, dt.date]] | None = None,
+    now: dt.datetime = TICK,
+) -> list[tuple[int, int, list[str]]]:
+    runs = days_due(
+        config,
+        now=now,
+        asked=asked or {},
+        first_daily=first or {},
+        on_their_way=on_their_way or set(),
+    )
+    assert all(isinstance(run, DailyRun) for run in runs)
+    return [(r.first.day, r.last.day, [s.datatype for s in r.sources]) for r in runs]
+
+
+BOTH = ["annotation2", "ndt7"]
+
+
+def test_yesterday_is_due_from_10_30() -> None:
+    assert newest_due(TICK) == DAY
+    assert newest_due(TICK - dt.timedelta(minutes=1)) == DAY - ONE
+    assert due_at(DAY) == TICK
+
+
+def test_a_new_gardener_starts_with_yesterday(config: GardenerConfig) -> None:
+    assert plan(config) == [(10, 10, BOTH)]
+
+
+def test_days_that_were_missed_are_caught_up_in_one_run(config: GardenerConfig) -> None:
+    first = {source.name: DAY - 30 * ONE for source in config.sources}
+    asked = {job_key(s, DAY - 4 * ONE): due_at(DAY - 4 * ONE) for s in config.sources}
+    before = {job_key(s, DAY - n * ONE): due_at(DAY - n * ONE)
+              for s in config.sources for n in range(5, 9)}  # fmt: skip
+    assert plan(config, asked | before, first) == [(7, 10, BOTH)]
+
+
+def test_no_more_days_are_caught_up_than_the_config_says(config: GardenerConfig) -> None:
+    first = {source.name: DAY - 30 * ONE for source in config.sources}
+    assert plan(config, {}, first) == [(4, 10, BOTH)]
+
+
+def test_a_source_that_was_added_has_nothing_to_catch_up(config: GardenerConfig) -> None:
+    assert plan(config, {}, {"ndt/annotation2": DAY - 2 * ONE}) == [
+        (8, 9, ["annotation2"]),
+        (10, 10, BOTH),
+    ]
+
+
+def test_what_was_asked_for_before_it_was_due_is_asked_for_again(config: GardenerConfig) -> None:
+    early = {job_key(s, DAY): TICK - HOUR for s in config.sources}
+    assert plan(config, early) == [(10, 10, BOTH)]
+    assert plan(config, dict.fromkeys(early, TICK), now=TICK + HOUR) == []
+
+
+def test_what_a_run_is_about_to_ask_for_is_left_to_it(config: GardenerConfig) -> None:
+    assert plan(config, on_their_way={("ndt/ndt7", DAY)}) == [(10, 10, ["annotation2"])]
+
+
+def test_nothing_is_before_the_start_of_the_history(config: GardenerConfig) -> None:
+    late = config.model_copy(update={"start_date": DAY - ONE})
+    first = {source.name: DAY - 30 * ONE for source in config.sources}
+    assert plan(late, {}, first) == [(9, 10, BOTH)]
+
+
+Tick = Callable[..., list[dg.RunRequest]]
+
+
+@pytest.fixture
+def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+    """One that a schedule's context can open again by its reference."""
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as local:
+        yield local
+
+
+@pytest.fixture
+def tick(config: GardenerConfig, store: JobStore, instance: dg.DagsterInstance) -> Tick:
+    [schedule] = build_schedules(config)
+
+    def evaluate(at: dt.datetime = TICK) -> list[dg.RunRequest]:
+        context = dg.build_schedule_context(
+            instance=instance, scheduled_execution_time=at, resources={"job_store": store}
+        )
+        result = schedule(context)
+        if isinstance(result, dg.SkipReason):
+            return []
+        assert isinstance(result, list)
+        return result
+
+    return evaluate
+
+
+def ask(store: JobStore, config: GardenerConfig, name: str, date: dt.date, daily: bool) -> None:
+    source = config.source(name)
+    wish = Ask(
+        key=job_key(source, date), requester="r", run_id="r", backfill_id=None,
+        covers_tables=False, priority=Priority.DAILY, daily=daily, filter="", tmp="tmp_ndt",
+        raw="raw_ndt", join="", rank=0, archives=1,
+    )  # fmt: skip
+    store.enqueue([wish], now=due_at(date))
+
+
+def test_d02_what_was_missed_is_found_again_in_the_store(
+    tick: Tick, store: JobStore, config: GardenerConfig
+) -> None:
+    for source in config.sources:
+        ask(store, config, source.name, DAY - 4 * ONE, daily=True)
+    [request] = tick()
+    assert request.partition_key is None
+    assert request.tags["dagster/asset_partition_range_start"] == "2024-03-07"
+    assert request.tags["dagster/asset_partition_range_end"] == "2024-03-10"
+    assert request.tags["gardener/priority"] == "daily"
+    for source in config.sources:
+        for n in range(4):
+            ask(store, config, source.name, DAY - n * ONE, daily=True)
+    assert tick(TICK + HOUR) == []
+
+
+def test_a_tick_that_is_done_over_asks_under_the_same_key(tick: Tick) -> None:
+    assert (
+        [r.run_key for r in tick()]
+        == [r.run_key for r in tick()]
+        == ["daily/2024-03-10/20240311T1030"]
+    )
+    assert [r.run_key for r in tick(TICK + HOUR)] != [r.run_key for r in tick()]
+
+
+@pytest.mark.usefixtures("bucket")
+def test_what_a_run_asked_for_is_not_asked_for_again(
+    tick: Tick, defs: dg.Definitions, instance: dg.DagsterInstance, put_archive: Put, parser: Parser
+) -> None:
+    yesterday = newest_due(dt.datetime.now(dt.UTC))
+    put_archive(yesterday)
+    now = due_at(yesterday)
+    [request] = tick(now)
+    with parser:
+        result = defs.resolve_implicit_global_asset_job_def().execute_in_process(
+            instance=instance,
+            asset_selection=list(request.asset_selection or ()),
+            partition_key=str(request.partition_key),
+            tags=dict(request.tags),
+        )
+    assert result.success
+    assert [job.daily for job in parser.seen] == [True]
+    assert tick(now + HOUR) == []

@@ -1,0 +1,135 @@
+"""The queue with the real instance configuration; the daemon's own choice of what to start."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from dagster import DagsterRunStatus
+from dagster._core.remote_origin import (
+    GrpcServerCodeLocationOrigin,
+    RemoteJobOrigin,
+    RemoteRepositoryOrigin,
+)
+from dagster._daemon.run_coordinator import QueuedRunCoordinatorDaemon
+
+from gardener_dagster.graph import PARSE_TAG, PRIORITY_TAG, QUEUE_TAG, TABLES_TAG
+from gardener_dagster.run_queue import GardenerRunQueue, limit_tags
+
+ROOT = Path(__file__).parent.parent.parent
+ORIGIN = RemoteJobOrigin(
+    RemoteRepositoryOrigin(
+        GrpcServerCodeLocationOrigin(host="localhost", port=1, location_name="gardener"),
+        "__repository__",
+    ),
+    "__ASSET_JOB",
+)
+PARSED = dg.AssetKey(["parsed", "ndt", "ndt7"])
+
+
+def raw(experiment: str) -> dg.AssetKey:
+    return dg.AssetKey([f"raw_{experiment}", "scamper1"])
+
+
+@pytest.fixture(scope="module")
+def instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dg.DagsterInstance]:
+    home = tmp_path_factory.mktemp("home")
+    shutil.copy(ROOT / "dagster.yaml", home)
+    with dg.DagsterInstance.from_config(str(home)) as real:
+        yield real
+
+
+class Queue:
+    """Runs come in, and start when the daemon says so."""
+
+    def __init__(self, instance: dg.DagsterInstance) -> None:
+        self._instance = instance
+
+    def submit(self, key: dg.AssetKey, tags: dict[str, str] | None = None) -> dg.DagsterRun:
+        group = "ndt" if key == PARSED else key.path[0].removeprefix("raw_")
+        own = tags or {}
+        run = dg.DagsterRun(
+            job_name="__ASSET_JOB",
+            tags=own | limit_tags(own, {key: group}),
+            status=DagsterRunStatus.QUEUED,
+            remote_job_origin=ORIGIN,
+        )
+        return self._instance.run_storage.add_run(run)
+
+    def start(self) -> list[dg.DagsterRun]:
+        """What the daemon would start now; it is started."""
+        daemon = QueuedRunCoordinatorDaemon(interval_seconds=1)
+        config = self._instance.get_concurrency_config()
+        runs = daemon._get_runs_to_dequeue(self._instance, config, None)
+        for run in runs:
+            started = dg.DagsterEvent(
+                event_type_value=dg.DagsterEventType.RUN_START.value, job_name=run.job_name
+            )
+            self._instance.run_storage.handle_run_event(run.run_id, started)
+        return runs
+
+
+@pytest.fixture
+def queue(instance: dg.DagsterInstance) -> Queue:
+    instance.run_storage.wipe()
+    return Queue(instance)
+
+
+def test_the_instance_has_this_queue(instance: dg.DagsterInstance) -> None:
+    assert isinstance(instance.run_coordinator, GardenerRunQueue)
+
+
+def test_a_run_is_tagged_with_what_it_does() -> None:
+    assert limit_tags({}, {PARSED: "ndt"}) == {PARSE_TAG: "backfill"}
+    assert limit_tags({PRIORITY_TAG: "daily"}, {PARSED: "ndt"}) == {PARSE_TAG: "daily"}
+    assert limit_tags({}, {raw("wehe"): "wehe", raw("ndt"): "ndt"}) == {TABLES_TAG: "ndt+wehe"}
+    assert limit_tags({}, {PARSED: "ndt", raw("ndt"): "ndt"}) == {
+        PARSE_TAG: "backfill",
+        TABLES_TAG: "ndt",
+    }
+
+
+def test_waiting_parse_runs_starve_neither_tables_nor_daily_ones(queue: Queue) -> None:
+    for _ in range(40):
+        queue.submit(PARSED)
+    assert len(queue.start()) == 6
+    queue.submit(raw("ndt"))
+    queue.submit(PARSED, {PRIORITY_TAG: "daily"})
+    started = queue.start()
+    assert [run.tags.get(PARSE_TAG) for run in started] == [None, "daily"]
+
+
+def test_the_historical_pass_has_one_run(queue: Queue) -> None:
+    for _ in range(3):
+        queue.submit(PARSED, {PRIORITY_TAG: "historical"})
+    assert len(queue.start()) == 1
+
+
+def test_one_experiment_does_not_starve_another(queue: Queue) -> None:
+    for experiment in ("ndt", "wehe", "msak"):
+        for _ in range(8):
+            queue.submit(raw(experiment))
+    assert len(queue.start()) == 12
+    queue.submit(raw("utilization"))
+    [run] = queue.start()
+    assert run.tags[TABLES_TAG] == "utilization"
+
+
+def test_all_limits_fit_together(queue: Queue) -> None:
+    for priority in ("daily", "backfill", "historical"):
+        for _ in range(8):
+            queue.submit(PARSED, {PRIORITY_TAG: priority})
+    for experiment in ("ndt", "wehe", "msak", "utilization"):
+        for _ in range(8):
+            queue.submit(raw(experiment))
+    tags = [(run.tags.get(PARSE_TAG), run.tags.get(TABLES_TAG)) for run in queue.start()]
+    assert len([parse for parse, _ in tags if parse]) == 4 + 6 + 1
+    assert len([tables for _, tables in tags if tables]) == 16
+
+
+def test_the_tables_of_a_daily_job_come_before_those_of_a_backfill(queue: Queue) -> None:
+    for _ in range(8):
+        queue.submit(raw("ndt"), {QUEUE_TAG: "-10"})
+    daily = queue.submit(raw("ndt"), {QUEUE_TAG: "10"})
+    assert queue.start()[0].run_id == daily.run_id

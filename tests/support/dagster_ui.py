@@ -1,0 +1,72 @@
+"""What a person clicks in Dagster's UI, over the same GraphQL."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import requests
+
+_REEXECUTE = """
+mutation Reexecute($params: ReexecutionParams!) {
+  launchRunReexecution(reexecutionParams: $params) {
+    __typename
+    ... on LaunchRunSuccess { run { runId } }
+    ... on PythonError { message }
+  }
+}"""
+_CANCEL = """
+mutation Cancel($id: String!) {
+  cancelPartitionBackfill(backfillId: $id) { __typename ... on PythonError { message } }
+}"""
+_START = """
+mutation Start($sensor: SensorSelector!) {
+  startSensor(sensorSelector: $sensor) { __typename ... on PythonError { message } }
+}"""
+_STOP = """
+mutation Stop($id: String!) {
+  stopSensor(id: $id) { __typename ... on PythonError { message } }
+}"""
+_SENSOR = """
+query Sensor($sensor: SensorSelector!) {
+  sensorOrError(sensorSelector: $sensor) { ... on Sensor { sensorState { id } } }
+}"""
+
+
+@dataclass(frozen=True)
+class DagsterUI:
+    """The webserver's buttons."""
+
+    url: str
+
+    def re_execute_from_failure(self, run_id: str) -> str:
+        """Returns the new run's id."""
+        params = {"parentRunId": run_id, "strategy": "FROM_FAILURE"}
+        answer = self._ask(_REEXECUTE, {"params": params})["launchRunReexecution"]
+        assert answer["__typename"] == "LaunchRunSuccess", answer
+        return str(answer["run"]["runId"])
+
+    def cancel_backfill(self, backfill_id: str) -> None:
+        answer = self._ask(_CANCEL, {"id": backfill_id})["cancelPartitionBackfill"]
+        assert answer["__typename"] == "CancelBackfillSuccess", answer
+
+    def turn(self, sensor: str, *, on: bool) -> None:
+        """Turns a sensor on or off."""
+        selector = {
+            "repositoryName": "__repository__",
+            "repositoryLocationName": "gardener",
+            "sensorName": sensor,
+        }
+        if on:
+            answer = self._ask(_START, {"sensor": selector})["startSensor"]
+            assert answer["__typename"] == "Sensor", answer
+            return
+        found = self._ask(_SENSOR, {"sensor": selector})["sensorOrError"]
+        answer = self._ask(_STOP, {"id": found["sensorState"]["id"]})["stopSensor"]
+        assert answer["__typename"] == "StopSensorMutationResult", answer
+
+    def _ask(self, query: str, variables: dict[str, Any]) -> dict[str, Any]:
+        body = requests.post(
+            f"{self.url}/graphql", json={"query": query, "variables": variables}, timeout=60
+        ).json()
+        assert "errors" not in body, body
+        data: dict[str, Any] = body["data"]
+        return data

@@ -34,7 +34,12 @@ BEHIND = dt.timedelta(days=2)
 """That a date may be on its way before its source counts as behind."""
 SHOWN = 8
 """Jobs that a problem links to, at most."""
+NAMED = 5
+"""Sources or states that a title names, at most."""
+LINES = 6
+"""Of what a problem tells, at most."""
 _ADVICE = " What to do: "  # what the tables' errors end with
+_LEASE_ENDED = "lease ended"  # what the errors of `calls.expire_lease` begin with
 _LONGEST_TEXT = 60  # that is searched for
 
 SourceDates = dict[str, list[dt.date]]
@@ -167,6 +172,22 @@ def grid_dates(now: dt.datetime) -> list[dt.date]:
     return [now.date() - dt.timedelta(days=back) for back in range(GRID_DAYS, 0, -1)]
 
 
+def what_to_do(error: str, *, failed_in: JobState | None, source: str) -> str:
+    """What to do about a failed job: what its error says, else what its state tells."""
+    _, _, advice = error.partition(_ADVICE)
+    if advice:
+        return advice[:1].upper() + advice[1:]
+    again = f"materialize parsed/{source} for the date in Dagster"
+    if failed_in not in PARSING_STATES:
+        return (
+            "Open the job's Dagster run: its failed step says which operation on which table"
+            " failed. Mend that, then re-execute the run from its failure; the parse is kept."
+        )
+    if error.startswith(_LEASE_ENDED):
+        return f"See the parser's log around its last call: it ended, or hangs. Then {again}."
+    return f"The message is the parser's: see its log, mend what it names, then {again}."
+
+
 def _nobody_asks(facts: Facts, now: dt.datetime) -> Iterator[Problem]:
     head = facts.head
     # With a job in the queue, every call of `next` hands one out: so hand-outs show who asks.
@@ -209,24 +230,27 @@ def _untaken(facts: Facts, now: dt.datetime) -> Iterator[Problem]:
 
 
 def _slow_tables(facts: Facts, now: dt.datetime) -> Iterator[Problem]:
-    for state in JobState:
-        jobs = [
-            job
-            for job in facts.in_tables
-            if job.state is state in TABLE_STATES and now - job.entered >= TABLE_STAGE
-        ]
-        if jobs:
-            yield Problem(
-                title=f"{count_jobs(len(jobs))} {state} for more than {human_duration(TABLE_STAGE)}",
-                todo=(
-                    "Open the job's Dagster run. If it hangs, terminate it: the job is then failed,"
-                    " and its tables can be materialized again. If the run is over, see whether the"
-                    " Dagster daemon is running."
-                ),
-                jobs=_links(jobs),
-                count=len(jobs),
-                query={"state": state},
-            )
+    jobs = [
+        job
+        for job in facts.in_tables
+        if job.state in TABLE_STATES and now - job.entered >= TABLE_STAGE
+    ]
+    if jobs:
+        states = Counter(job.state for job in jobs)
+        yield Problem(
+            title=(
+                f"{count_jobs(len(jobs))} in a stage of the tables for more than"
+                f" {human_duration(TABLE_STAGE)}: {_counted(states)}"
+            ),
+            todo=(
+                "Open the job's Dagster run. If it hangs, terminate it: the job is then failed, and"
+                " its tables can be materialized again. If it is over, see whether the Dagster"
+                " daemon is running."
+            ),
+            jobs=_links(jobs),
+            count=len(jobs),
+            query={"state": ",".join(states)},
+        )
 
 
 def _failed(facts: Facts) -> Iterator[Problem]:
@@ -235,70 +259,70 @@ def _failed(facts: Facts) -> Iterator[Problem]:
         groups[job.failed_in or "", shape(job.error)].append(job)
     for (state, _), jobs in sorted(groups.items(), key=lambda group: -len(group[1])):
         newest = max(jobs, key=lambda job: job.entered)
-        reason, _, advice = newest.error.partition(_ADVICE)
         sources = Counter(job.source for job in jobs)
-        where = ", ".join(
-            f"{name} {n}" if len(sources) > 1 else name for name, n in sources.most_common()
-        )
+        source = newest.source if len(sources) == 1 else "…"
         query: dict[str, str] = {"state": JobState.FAILED, "text": _searched(newest.error)}
         if len(sources) == 1:
             query |= {"experiment": newest.experiment, "datatype": newest.datatype}
         yield Problem(
-            title=f"{count_jobs(len(jobs))} failed in {state or 'an unknown state'}: {where}",
-            about=reason,
-            todo=advice or _advice(newest),
+            title=f"{count_jobs(len(jobs))} failed in {state}: {_counted(sources)}",
+            about=newest.error.partition(_ADVICE)[0],
+            todo=what_to_do(newest.error, failed_in=newest.failed_in, source=source),
             jobs=_links(jobs),
             count=len(jobs),
             query={name: value for name, value in query.items() if value},
         )
 
 
-def _advice(job: JobFact) -> str:
-    again = f"materialize parsed/{job.source} for these dates in Dagster"
-    if job.failed_in in PARSING_STATES and job.error.startswith("lease ended"):
-        return f"See the parser's log around its last call: it ended, or hangs. Then {again}."
-    if job.failed_in in PARSING_STATES:
-        return f"The message is the parser's: see its log, mend what it names, then {again}."
-    return (
-        "Open the job's Dagster run: its failed step says which operation on which table failed."
-        " Mend that, then re-execute the run from its failure; the parse is kept."
-    )
-
-
-def _quiet_parsers(
-    config: GardenerConfig, facts: Facts, now: dt.datetime
-) -> Iterator[Problem]:
+def _quiet_parsers(config: GardenerConfig, facts: Facts, now: dt.datetime) -> Iterator[Problem]:
     limit = min(QUIET, config.tracker.timeout / 2)
     held: defaultdict[str, list[JobFact]] = defaultdict(list)
     for job in facts.in_hand:
         held[job.parser].append(job)
-    for parser, jobs in sorted(held.items()):
-        quiet = now - max(job.updated or job.entered for job in jobs)
-        ends = min((job.lease_expires for job in jobs if job.lease_expires), default=None)
-        if ends is not None and now - ends > LEASE_GRACE:
-            todo = (
-                "The sidecar should have taken it back by now: see its log for errors of the store."
-            )
-        elif all(job.state is JobState.INIT for job in jobs):
-            todo = (
-                "A parser that cannot list the archives, or read the filter, says nothing: see its"
-                " log."
-            )
-        else:
-            todo = "See whether it runs, and its log."
-        if ends is not None and now <= ends:
-            todo += f" Its jobs go to others from {ends:%Y-%m-%d %H:%M} UTC on, by themselves."
-        if quiet >= limit:
-            yield Problem(
-                title=(
-                    f"Parser {parser or 'unknown'} is quiet for {human_duration(quiet)};"
-                    f" it holds {count_jobs(len(jobs))}"
-                ),
-                todo=todo,
-                jobs=_links(jobs),
-                count=len(jobs),
-                grave=ends is not None and now > ends,
-            )
+    quiet: defaultdict[tuple[str, bool], list[list[JobFact]]] = defaultdict(list)
+    for _, jobs in sorted(held.items()):
+        if now - _last_call(jobs) >= limit:
+            quiet[_quiet_advice(jobs, now)].append(jobs)
+    for (todo, grave), parsers in quiet.items():
+        every = [job for jobs in parsers for job in jobs]
+        yield Problem(
+            title=(
+                f"{len(parsers)} {'parser is' if len(parsers) == 1 else 'parsers are'} quiet,"
+                f" with {count_jobs(len(every))}"
+            ),
+            about=_lines(
+                f"{jobs[0].parser or 'unknown'}: for {human_duration(now - _last_call(jobs))},"
+                f" has {count_jobs(len(jobs))}"
+                for jobs in parsers
+            ),
+            todo=todo,
+            jobs=_links(every),
+            count=len(every),
+            grave=grave,
+        )
+
+
+def _last_call(jobs: Iterable[JobFact]) -> dt.datetime:
+    return max(job.updated or job.entered for job in jobs)
+
+
+def _quiet_advice(jobs: Sequence[JobFact], now: dt.datetime) -> tuple[str, bool]:
+    """What to do about a quiet parser, and whether it will not end by itself."""
+    ends = [job.lease_expires for job in jobs if job.lease_expires]
+    if ends and now - min(ends) > LEASE_GRACE:
+        return (
+            "Their leases are over, and the sidecar did not take the jobs back: see its log for"
+            " errors of the store.",
+            True,
+        )
+    alone = " When its lease ends, another parser gets the job."
+    if all(job.state is JobState.INIT for job in jobs):
+        return (
+            "It took a job and said nothing since, as one does that cannot list the archives or"
+            f" read the filter: see its log.{alone}",
+            False,
+        )
+    return f"See whether it runs, and its log.{alone}", False
 
 
 def _missing(config: GardenerConfig, facts: Facts, now: dt.datetime) -> Iterator[Problem]:
@@ -310,7 +334,7 @@ def _missing(config: GardenerConfig, facts: Facts, now: dt.datetime) -> Iterator
         days = sum(map(len, missing.values()))
         yield Problem(
             title=f"{days} {'day is' if days == 1 else 'days are'} missing: no job was made",
-            about="\n".join(f"{', '.join(names)}: {dates}" for dates, names in by_dates.items()),
+            about=_lines(f"{', '.join(names)}: {dates}" for dates, names in by_dates.items()),
             todo=(
                 "Is the Dagster daemon running, and the schedule daily on? See whether its run of"
                 " that day failed. Then materialize parsed/… for these dates."
@@ -324,7 +348,7 @@ def _missing(config: GardenerConfig, facts: Facts, now: dt.datetime) -> Iterator
     if behind:
         yield Problem(
             title=f"{len(behind)} {'source is' if len(behind) == 1 else 'sources are'} behind",
-            about="\n".join(f"{name}: complete up to {date}" for name, date in behind.items()),
+            about=_lines(f"{name}: complete up to {date}" for name, date in behind.items()),
             todo=(
                 "Their newer dates failed or are on their way: see the grid. If they are queued,"
                 " there are too few parsers for what was asked for."
@@ -351,9 +375,12 @@ def _lost(config: GardenerConfig, facts: Facts, now: dt.datetime) -> Iterator[Pr
         some = [attempt for attempt in lost if attempt.name == name]
         newest = max(some, key=lambda attempt: attempt.at)
         jobs = {(a.number, a.date, a.source): None for a in some}
-        what = "leases ended" if name == LEASE_EXPIRED else "attempts were given up by parsers"
+        how = "its lease ended" if name == LEASE_EXPIRED else "the parser gave it up"
         yield Problem(
-            title=f"{len(some)} {what} in the last {human_duration(LATELY)}",
+            title=(
+                f"{len(some)} {'attempt' if len(some) == 1 else 'attempts'} lost since"
+                f" {now - LATELY:%Y-%m-%d %H:%M} UTC: {how}"
+            ),
             about=f"{newest.at:%Y-%m-%d %H:%M} UTC: {newest.detail}",
             todo=(
                 f"Each job is tried {config.tracker.max_attempts} times, so this may end well. If it"
@@ -378,7 +405,22 @@ def shape(error: str) -> str:
 def _searched(error: str) -> str:
     """The beginning that errors of one kind share, where it is long enough to find them by."""
     text = re.split(r"['\"`\d]|\w+://", error, maxsplit=1)[0][:_LONGEST_TEXT].rstrip()
-    return text if len(text) >= len("lease ended") else ""
+    return text if len(text) >= len(_LEASE_ENDED) else ""
+
+
+def _counted(names: Counter[str] | Counter[JobState]) -> str:
+    """Names, the most frequent first, each with its number where there are several."""
+    if len(names) == 1:
+        return next(iter(names))
+    named = [f"{name} {n}" for name, n in names.most_common(NAMED)]
+    more = len(names) - len(named)
+    return ", ".join(named) + (f" and {more} more" if more else "")
+
+
+def _lines(lines: Iterable[str]) -> str:
+    listed = list(lines)
+    more = len(listed) - LINES
+    return "\n".join(listed[:LINES] + ([f"and {more} more: see the grid"] if more > 0 else []))
 
 
 def _links(jobs: Iterable[JobFact]) -> tuple[JobLink, ...]:

@@ -261,7 +261,7 @@ class JobQueries:
 
     # -- how
 
-    def _contains(self, column: Any, text: str) -> ColumnElement[bool]:  # noqa: ANN401 - a column
+    def _contains(self, column: ColumnElement[str], text: str) -> ColumnElement[bool]:
         pattern = "%" + re.sub(r"([%_\\])", r"\\\1", text) + "%"
         if self._engine.dialect.name == "sqlite":
             # Its LIKE takes letters in any case by itself; with lower() it takes thrice the time.

@@ -44,7 +44,8 @@ class JobFilter:
     def parse(cls, query: Mapping[str, str]) -> "JobFilter":
         """The filter in the query of a URL; parameters that it does not know are left alone.
 
-        ``date`` stands for ``from`` and ``to`` of the same date; ``state`` may be several, with commas.
+        ``date`` stands for ``from`` and ``to`` of the same date; ``state`` may name several states,
+        with commas between them.
 
         Raises:
             FilterError: A value is none that the parameter can have.

@@ -1,7 +1,7 @@
 """Reading the store for the status page: the facts behind problems, the grid, and parsers.
 
 Every query is bounded, so that a page stays quick whatever the store holds. Lists of whole jobs are
-``queries``'; what the facts mean is ``problems``'.
+``queries``'; what the facts are is ``facts``'.
 """
 
 import datetime as dt
@@ -13,6 +13,7 @@ from sqlalchemy import Row, Select, and_, func, select
 from sqlalchemy.engine import Engine
 
 from gardener_api import schema
+from gardener_api.facts import LATELY, Facts, JobFact, LostAttempt, grid_dates
 from gardener_api.jobs import (
     LEASE_EXPIRED,
     PARSE_ERROR,
@@ -21,7 +22,6 @@ from gardener_api.jobs import (
     JobKey,
     JobState,
 )
-from gardener_api.problems import LATELY, Facts, JobFact, LostAttempt, grid_dates
 
 MOST = 2_000
 """Jobs of a kind that are looked at."""
@@ -64,15 +64,23 @@ class Overview:
             counts: How many jobs are in each state.
             now: The time.
         """
-        first = grid_dates(now)[0]
-        recent, complete = _newest(self._rows(_of_dates(first, now.date())))
+        days = grid_dates(now)
+        recent, complete = _newest(self._rows(_of_dates(days[0], days[-1])))
         head = self._rows(
             _facts(JobState.QUEUED).order_by(_c.priority, _c.date, _c.rank, _c.number).limit(1)
         )
-        failed = self._rows(_facts(JobState.FAILED).where(_no_newer()).limit(MOST))
+        first = select(func.min(_c.number)).scalar_subquery()
+        newest = (
+            select(_c.number)
+            .where(_c.state == JobState.FAILED)
+            .order_by(_c.number.desc())
+            .limit(MOST)
+        )
+        failed = self._rows(select(*_FACT).where(_c.number.in_(newest), _no_newer()))
         in_hand = self._rows(_facts(*PARSING_STATES).limit(MOST))
         in_tables = self._rows(_facts(JobState.POST_PROCESSING, *TABLE_STATES).limit(MOST))
         return Facts(
+            most=MOST,
             failed=list(map(_fact, failed)),
             in_hand=list(map(_fact, in_hand)),
             in_tables=list(map(_fact, in_tables)),
@@ -82,7 +90,7 @@ class Overview:
             handed_out=self._scalar(select(func.max(_e.at)).where(_e.state == JobState.INIT)),
             recent=recent,
             complete=complete,
-            begun=self._scalar(select(_c.created).order_by(_c.number).limit(1)),
+            begun=self._scalar(select(_c.created).where(_c.number == first)),
         )
 
     def parsers(self) -> list[ParserSeen]:

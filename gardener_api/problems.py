@@ -1,37 +1,30 @@
 """What is wrong now, and what to do about it: facts in, problems out.
 
-Pure: no store, no clock, no HTML. Where the facts come from is ``overview``'s, how a problem looks
-is the templates'. Every limit in time that decides whether something is wrong stands here.
+Pure: no store, no clock, no HTML. The facts are ``facts``', how a problem looks is the templates'.
+Every limit in time that decides whether something is wrong stands here.
 """
 
 import datetime as dt
 import re
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from gardener_api.config import GardenerConfig
+from gardener_api.facts import GRID_DAYS, LATELY, Facts, JobFact, missing_dates
 from gardener_api.jobs import LEASE_EXPIRED, PARSING_STATES, TABLE_STATES, JobState
 from gardener_api.words import count_jobs, human_duration, spans
 
-GRID_DAYS = 30
-"""Days, up to yesterday, that are looked at for missing ones, and shown."""
-LATELY = dt.timedelta(hours=24)
-"""Lost attempts are told for so long."""
 UNTAKEN = dt.timedelta(minutes=30)
 """That the tables of a parsed date, or a queued job, may wait to be begun."""
+SLOW_QUEUE = dt.timedelta(days=1)
+"""That a date of the last days may wait for a parser."""
 TABLE_STAGE = dt.timedelta(hours=1)
 """That a stage of the tables may take."""
 QUIET = dt.timedelta(minutes=30)
-"""That a parser may say nothing about any job it holds; with a short lease, half of that."""
+"""That a parser may say nothing about a job it holds; at most half of the lease."""
 LEASE_GRACE = dt.timedelta(minutes=2)
 """That a lease may be over before somebody notices; the sidecar looks at least every 30 s."""
-ASKED_AT = dt.timedelta(hours=10, minutes=30)
-"""When the daily schedule asks for the day before, after midnight UTC."""
-ASK_GRACE = dt.timedelta(hours=1)
-"""From the schedule's time to the job's being there."""
-BEHIND = dt.timedelta(days=2)
-"""That a date may be on its way before its source counts as behind."""
 SHOWN = 8
 """Jobs that a problem links to, at most."""
 NAMED = 5
@@ -41,64 +34,6 @@ LINES = 6
 _ADVICE = " What to do: "  # what the tables' errors end with
 _LEASE_ENDED = "lease ended"  # what the errors of `calls.expire_lease` begin with
 _LONGEST_TEXT = 60  # that is searched for
-
-SourceDates = dict[str, list[dt.date]]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class JobFact:
-    """As much of a job as problems and the grid need."""
-
-    number: int
-    experiment: str
-    datatype: str
-    date: dt.date
-    state: JobState
-    failed_in: JobState | None
-    error: str
-    parser: str
-    entered: dt.datetime
-    updated: dt.datetime | None
-    lease_expires: dt.datetime | None
-
-    @property
-    def source(self) -> str:
-        """``<experiment>/<datatype>``."""
-        return f"{self.experiment}/{self.datatype}"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LostAttempt:
-    """A parser gave an attempt up, or was silent for too long."""
-
-    number: int  # of the job
-    experiment: str
-    datatype: str
-    date: dt.date
-    name: str  # LEASE_EXPIRED or PARSE_ERROR
-    at: dt.datetime
-    detail: str
-
-    @property
-    def source(self) -> str:
-        """``<experiment>/<datatype>``."""
-        return f"{self.experiment}/{self.datatype}"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Facts:
-    """What is known of the jobs at one time."""
-
-    failed: Sequence[JobFact] = ()  # the newest of their keys
-    in_hand: Sequence[JobFact] = ()  # those that a parser holds
-    in_tables: Sequence[JobFact] = ()  # those whose parse is done, and that have not ended
-    lost: Sequence[LostAttempt] = ()
-    queued: int = 0
-    head: JobFact | None = None  # the first of the queue
-    handed_out: dt.datetime | None = None  # the last time that any job was
-    recent: Sequence[JobFact] = ()  # the newest of each key, of the days of the grid
-    complete: Collection[tuple[str, dt.date]] = ()  # of these days: source and date, however old
-    begun: dt.datetime | None = None  # when the first job of all was made
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -131,45 +66,15 @@ def find_problems(config: GardenerConfig, facts: Facts, *, now: dt.datetime) -> 
         now: The time.
     """
     return [
-        *_nobody_asks(facts, now),
+        *(list(_nobody_asks(facts, now)) or _slow_queue(facts, now)),
         *_untaken(facts, now),
         *_slow_tables(facts, now),
+        *_past_lease(facts, now),
         *_failed(facts),
         *_quiet_parsers(config, facts, now),
         *_missing(config, facts, now),
         *_lost(config, facts, now),
     ]
-
-
-def last_due(now: dt.datetime) -> dt.date:
-    """The newest date that the daily schedule has certainly asked for."""
-    return (now - ASKED_AT - ASK_GRACE).date() - dt.timedelta(days=1)
-
-
-def missing_dates(config: GardenerConfig, facts: Facts, *, now: dt.datetime) -> SourceDates:
-    """The dates of the grid that are due, and that are neither complete nor have a job.
-
-    Not due: before the start of the history, and before there was a gardener to ask for them.
-    """
-    if facts.begun is None:
-        return {}
-    known = {(job.source, job.date) for job in facts.recent if job.state is not JobState.WITHDRAWN}
-    first = max(grid_dates(now)[0], config.start_date, last_due(facts.begun))
-    days = [date for date in grid_dates(now) if first <= date <= last_due(now)]
-    missing = {
-        source.name: [
-            date
-            for date in days
-            if (source.name, date) not in known and (source.name, date) not in facts.complete
-        ]
-        for source in config.sources
-    }
-    return {name: dates for name, dates in missing.items() if dates}
-
-
-def grid_dates(now: dt.datetime) -> list[dt.date]:
-    """The dates of the grid, the oldest first."""
-    return [now.date() - dt.timedelta(days=back) for back in range(GRID_DAYS, 0, -1)]
 
 
 def what_to_do(error: str, *, failed_in: JobState | None, source: str) -> str:
@@ -216,8 +121,8 @@ def _untaken(facts: Facts, now: dt.datetime) -> Iterator[Problem]:
     if jobs:
         yield Problem(
             title=(
-                f"{count_jobs(len(jobs))} parsed, but nobody began the tables for"
-                f" {human_duration(now - min(job.entered for job in jobs))}"
+                f"{_at_least(facts.in_tables, facts)}{count_jobs(len(jobs))} parsed, but nobody"
+                f" began the tables for {human_duration(now - min(job.entered for job in jobs))}"
             ),
             todo=(
                 "Is the Dagster daemon running, and the sensor parsed_jobs on? See Deployment →"
@@ -239,8 +144,8 @@ def _slow_tables(facts: Facts, now: dt.datetime) -> Iterator[Problem]:
         states = Counter(job.state for job in jobs)
         yield Problem(
             title=(
-                f"{count_jobs(len(jobs))} in a stage of the tables for more than"
-                f" {human_duration(TABLE_STAGE)}: {_counted(states)}"
+                f"{_at_least(facts.in_tables, facts)}{count_jobs(len(jobs))} in a stage of the"
+                f" tables for more than {human_duration(TABLE_STAGE)}: {_counted(states)}"
             ),
             todo=(
                 "Open the job's Dagster run. If it hangs, terminate it: the job is then failed, and"
@@ -265,7 +170,10 @@ def _failed(facts: Facts) -> Iterator[Problem]:
         if len(sources) == 1:
             query |= {"experiment": newest.experiment, "datatype": newest.datatype}
         yield Problem(
-            title=f"{count_jobs(len(jobs))} failed in {state}: {_counted(sources)}",
+            title=(
+                f"{_at_least(facts.failed, facts)}{count_jobs(len(jobs))} failed in {state}:"
+                f" {_counted(sources)}"
+            ),
             about=newest.error.partition(_ADVICE)[0],
             todo=what_to_do(newest.error, failed_in=newest.failed_in, source=source),
             jobs=_links(jobs),
@@ -274,55 +182,54 @@ def _failed(facts: Facts) -> Iterator[Problem]:
         )
 
 
+def _past_lease(facts: Facts, now: dt.datetime) -> Iterator[Problem]:
+    jobs = [job for job in facts.in_hand if _is_past_lease(job, now)]
+    if jobs:
+        yield Problem(
+            title=f"{count_jobs(len(jobs))} past the end of the lease",
+            todo=(
+                "The sidecar should have taken it back within half a minute: see its log for"
+                " errors of the store."
+            ),
+            jobs=_links(jobs),
+            count=len(jobs),
+        )
+
+
 def _quiet_parsers(config: GardenerConfig, facts: Facts, now: dt.datetime) -> Iterator[Problem]:
+    # By job, not by parser: many share an address, and one that lost a job takes the next.
     limit = min(QUIET, config.tracker.timeout / 2)
-    held: defaultdict[str, list[JobFact]] = defaultdict(list)
+    quiet: defaultdict[JobState, list[JobFact]] = defaultdict(list)
     for job in facts.in_hand:
-        held[job.parser].append(job)
-    quiet: defaultdict[tuple[str, bool], list[list[JobFact]]] = defaultdict(list)
-    for _, jobs in sorted(held.items()):
-        if now - _last_call(jobs) >= limit:
-            quiet[_quiet_advice(jobs, now)].append(jobs)
-    for (todo, grave), parsers in quiet.items():
-        every = [job for jobs in parsers for job in jobs]
+        if now - _last_call(job) >= limit and not _is_past_lease(job, now):
+            quiet[job.state].append(job)
+    for state, jobs in sorted(quiet.items()):
+        parsers = Counter(job.parser or "unknown" for job in jobs)
+        silence = human_duration(now - min(map(_last_call, jobs)))
         yield Problem(
             title=(
-                f"{len(parsers)} {'parser is' if len(parsers) == 1 else 'parsers are'} quiet,"
-                f" with {count_jobs(len(every))}"
+                f"{count_jobs(len(jobs))} in {state} without a word from the parser for up to"
+                f" {silence}: {_counted(parsers)}"
             ),
-            about=_lines(
-                f"{jobs[0].parser or 'unknown'}: for {human_duration(now - _last_call(jobs))},"
-                f" has {count_jobs(len(jobs))}"
-                for jobs in parsers
-            ),
-            todo=todo,
-            jobs=_links(every),
-            count=len(every),
-            grave=grave,
+            todo=(
+                "A parser that cannot list the archives, or read the filter, says nothing: see its"
+                " log."
+                if state is JobState.INIT
+                else "See whether the parser runs, and its log."
+            )
+            + " At the end of the lease another one gets the job, by itself.",
+            jobs=_links(jobs),
+            count=len(jobs),
+            grave=False,
         )
 
 
-def _last_call(jobs: Iterable[JobFact]) -> dt.datetime:
-    return max(job.updated or job.entered for job in jobs)
+def _last_call(job: JobFact) -> dt.datetime:
+    return job.updated or job.entered
 
 
-def _quiet_advice(jobs: Sequence[JobFact], now: dt.datetime) -> tuple[str, bool]:
-    """What to do about a quiet parser, and whether it will not end by itself."""
-    ends = [job.lease_expires for job in jobs if job.lease_expires]
-    if ends and now - min(ends) > LEASE_GRACE:
-        return (
-            "Their leases are over, and the sidecar did not take the jobs back: see its log for"
-            " errors of the store.",
-            True,
-        )
-    alone = " When its lease ends, another parser gets the job."
-    if all(job.state is JobState.INIT for job in jobs):
-        return (
-            "It took a job and said nothing since, as one does that cannot list the archives or"
-            f" read the filter: see its log.{alone}",
-            False,
-        )
-    return f"See whether it runs, and its log.{alone}", False
+def _is_past_lease(job: JobFact, now: dt.datetime) -> bool:
+    return job.lease_expires is not None and now - job.lease_expires > LEASE_GRACE
 
 
 def _missing(config: GardenerConfig, facts: Facts, now: dt.datetime) -> Iterator[Problem]:
@@ -340,33 +247,30 @@ def _missing(config: GardenerConfig, facts: Facts, now: dt.datetime) -> Iterator
                 " that day failed. Then materialize parsed/… for these dates."
             ),
         )
-    behind = {
-        name: newest
-        for name, newest in _newest_complete(config, facts).items()
-        if name not in missing and newest < last_due(now) - BEHIND
-    }
-    if behind:
+
+
+def _slow_queue(facts: Facts, now: dt.datetime) -> Iterator[Problem]:
+    jobs = [
+        job
+        for job in facts.recent
+        if job.state is JobState.QUEUED
+        and now - job.entered >= SLOW_QUEUE
+        and (job.source, job.date) not in facts.complete
+    ]
+    if jobs:
         yield Problem(
-            title=f"{len(behind)} {'source is' if len(behind) == 1 else 'sources are'} behind",
-            about=_lines(f"{name}: complete up to {date}" for name, date in behind.items()),
-            todo=(
-                "Their newer dates failed or are on their way: see the grid. If they are queued,"
-                " there are too few parsers for what was asked for."
+            title=(
+                f"{count_jobs(len(jobs))} of the last {GRID_DAYS} days queued for more than"
+                f" {human_duration(SLOW_QUEUE)}: {_counted(Counter(job.source for job in jobs))}"
             ),
+            todo=(
+                "There are too few parsers for what was asked for: run more, or withdraw what is"
+                " less urgent by cancelling its backfill."
+            ),
+            jobs=_links(jobs),
+            count=len(jobs),
+            query={"state": JobState.QUEUED, "sort": "state"},
         )
-
-
-def _newest_complete(config: GardenerConfig, facts: Facts) -> Mapping[str, dt.date]:
-    """Of each source that has any job in the grid: the newest complete date, or the one before it."""
-    newest = {
-        source.name: min(job.date for job in jobs) - dt.timedelta(days=1)
-        for source in config.sources
-        if (jobs := [job for job in facts.recent if job.source == source.name])
-    }
-    for name, date in facts.complete:
-        if name in newest:
-            newest[name] = max(newest[name], date)
-    return newest
 
 
 def _lost(config: GardenerConfig, facts: Facts, now: dt.datetime) -> Iterator[Problem]:
@@ -383,8 +287,8 @@ def _lost(config: GardenerConfig, facts: Facts, now: dt.datetime) -> Iterator[Pr
             ),
             about=f"{newest.at:%Y-%m-%d %H:%M} UTC: {newest.detail}",
             todo=(
-                f"Each job is tried {config.tracker.max_attempts} times, so this may end well. If it"
-                " goes on, see the parsers' logs."
+                f"Each job is tried {config.tracker.max_attempts} times, so this may end well."
+                " If it goes on, see the parsers' logs."
             ),
             jobs=tuple(
                 JobLink(number=number, label=f"{source} {date}")
@@ -396,7 +300,7 @@ def _lost(config: GardenerConfig, facts: Facts, now: dt.datetime) -> Iterator[Pr
 
 
 def shape(error: str) -> str:
-    """What errors of one kind have in common: the text without names in quotes, paths and numbers."""
+    """What errors of one kind have in common: no names in quotes, no URLs, no numbers."""
     text = error.partition(_ADVICE)[0].partition(" BigQuery job ")[0]
     text = re.sub(r"'[^']*'|\"[^\"]*\"|`[^`]*`|\b\w+://\S+", "…", text)
     return re.sub(r"[\w.$:-]*\d[\w.$:-]*", "#", text)[:200]
@@ -406,6 +310,11 @@ def _searched(error: str) -> str:
     """The beginning that errors of one kind share, where it is long enough to find them by."""
     text = re.split(r"['\"`\d]|\w+://", error, maxsplit=1)[0][:_LONGEST_TEXT].rstrip()
     return text if len(text) >= len(_LEASE_ENDED) else ""
+
+
+def _at_least(jobs: Sequence[JobFact], facts: Facts) -> str:
+    """What stands before a number of jobs out of a list, which may have been cut."""
+    return "At least " if len(jobs) >= facts.most else ""
 
 
 def _counted(names: Counter[str] | Counter[JobState]) -> str:

@@ -71,7 +71,9 @@ def _states(states: frozenset[str]) -> str:
 # Text, not parameters: a database uses a partial index only where it can see the constants.
 IS_OPEN = text(f"state NOT IN ({_states(ENDED)})")
 IS_UNANNOUNCED = text("parsed IS NOT NULL AND announced IS NULL AND state <> 'withdrawn'")
-IS_OF_PARSERS = text(f"state IN ({_states(frozenset({JobState.INIT, LEASE_EXPIRED, PARSE_ERROR}))})")
+IS_OF_PARSERS = text(
+    f"state IN ({_states(frozenset({JobState.INIT, LEASE_EXPIRED, PARSE_ERROR}))})"
+)
 
 metadata = MetaData()
 

@@ -21,10 +21,11 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from gardener_api.config import GardenerConfig
+from gardener_api.facts import Facts, grid_dates, missing_dates
 from gardener_api.filters import PAGE, FilterError, JobFilter
 from gardener_api.jobs import ENDED, PARSING_STATES, TABLE_STATES, Event, Job, JobState
 from gardener_api.links import Links
-from gardener_api.problems import Facts, find_problems, grid_dates, missing_dates, what_to_do
+from gardener_api.problems import find_problems, what_to_do
 from gardener_api.queries import MOST_FOUND, JobOrder
 from gardener_api.words import human_bytes, human_duration
 
@@ -226,11 +227,20 @@ class _Pages:
         )
 
     def _message(
-        self, request: Request, code: int, text: str, headers: Any = None  # noqa: ANN401 - Starlette's
+        self,
+        request: Request,
+        code: int,
+        text: str,
+        headers: Any = None,  # noqa: ANN401 - Starlette's
     ) -> Response:
         if request.url.path.startswith(_API):
             return _json({"error": text}, code)
-        page = self._render("message.html", now=self._clock(), text=text, refresh=REFRESH_SECONDS if code >= 500 else 0)
+        page = self._render(
+            "message.html",
+            now=self._clock(),
+            text=text,
+            refresh=REFRESH_SECONDS if code >= 500 else 0,
+        )
         page.status_code = code
         page.headers.update(headers or {})
         return page

@@ -31,10 +31,10 @@ _BATCH = 10_000
 _PASSES = 5  # over the history
 _PARSERS = [f"10.0.0.{n}" for n in range(2, 14)]
 _NO_FIELD = (
-    "load {tmp}.{datatype}${date:%Y%m%d}: gs://etl-mlab-local/{datatype}/{n}.tgz.jsonl has the field"
-    " raw.X{n}, which the table has not [invalid]. BigQuery job gardener_load_{n}. What to do: add the"
-    " field to gardener_dagster/schemas/{datatype}.json, or have the parser drop it; then re-execute"
-    " the run from its failure."
+    "load {tmp}.{datatype}${date:%Y%m%d}: gs://etl-mlab-local/{datatype}/{n}.tgz.jsonl has the"
+    " field raw.X{n}, which the table has not [invalid]. BigQuery job gardener_load_{n}. What to"
+    " do: add the field to gardener_dagster/schemas/{datatype}.json, or have the parser drop it;"
+    " then re-execute the run from its failure."
 )
 _LEASE = (
     "lease ended: parser 10.0.0.{n} was silent for more than 5:00:00 in attempt 3 of 3; its last"
@@ -42,8 +42,9 @@ _LEASE = (
 )
 _PANIC = "panic: runtime error: index out of range [{n}] with length {n}"
 _RATE = (
-    "copy {raw}.{datatype}${date:%Y%m%d}: Exceeded rate limits: too many table update operations for this table"
-    " [rateLimitExceeded]. What to do: wait an hour, then re-execute the run from its failure."
+    "copy {raw}.{datatype}${date:%Y%m%d}: Exceeded rate limits: too many table update operations"
+    " for this table [rateLimitExceeded]. What to do: wait an hour, then re-execute the run"
+    " from its failure."
 )
 _FAILURES = (
     (JobState.LOADING, _NO_FIELD),

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from sqlalchemy import Row, Select, and_, func, select
+from sqlalchemy import Row, Select, func, select
 from sqlalchemy.engine import Engine
 
 from gardener_api import schema
@@ -37,7 +37,6 @@ class ParserSeen:
 
     address: str
     held: int  # jobs
-    last: int  # jobs that it had last, held or not
     called: dt.datetime  # its last call about a job
 
 
@@ -73,7 +72,7 @@ class Overview:
         newest = (
             select(_c.number)
             .where(_c.state == JobState.FAILED)
-            .order_by(_c.number.desc())
+            .order_by((_c.number + 0).desc())  # bare, SQLite would read all jobs in their order
             .limit(MOST)
         )
         failed = self._rows(select(*_FACT).where(_c.number.in_(newest), _no_newer()))
@@ -98,25 +97,27 @@ class Overview:
 
         A call of ``next`` that gets nothing leaves no trace in a store.
         """
-        columns = (_c.number, _c.parser, _c.state, _c.updated)
-        known = and_(_c.parser != "", _c.updated.is_not(None))
         lately = (
-            select(*columns).order_by(_c.entered.desc(), _c.number.desc()).limit(PARSER_CHANGES)
+            select(_c.parser, _c.updated)
+            .order_by(_c.entered.desc(), _c.number.desc())
+            .limit(PARSER_CHANGES)
+            .subquery()
         )
-        held = select(*columns).where(_c.state.in_(sorted(PARSING_STATES)), known).limit(MOST)
-        jobs = {row.number: row for row in (*self._rows(lately), *self._rows(held))}
-        seen: dict[str, ParserSeen] = {}
-        for row in jobs.values():
-            if not row.parser or row.updated is None:
-                continue
-            before = seen.get(row.parser)
-            seen[row.parser] = ParserSeen(
-                address=row.parser,
-                held=(before.held if before else 0) + (row.state in PARSING_STATES),
-                last=(before.last if before else 0) + 1,
-                called=max(before.called, row.updated) if before else row.updated,
-            )
-        return sorted(seen.values(), key=lambda parser: parser.called, reverse=True)
+        had = select(lately.c.parser, func.max(lately.c.updated)).group_by(lately.c.parser)
+        holds = (
+            select(_c.parser, func.max(_c.updated), func.count())
+            .where(_c.state.in_(sorted(PARSING_STATES)))
+            .group_by(_c.parser)
+        )
+        seen = [(address, called, 0) for address, called in self._rows(had)]
+        seen += self._rows(holds)
+        parsers: dict[str, ParserSeen] = {}
+        for address, called, held in seen:
+            if address and called is not None:
+                before = parsers.get(address)
+                last = max(called, before.called) if before else called
+                parsers[address] = ParserSeen(address=address, held=held, called=last)
+        return sorted(parsers.values(), key=lambda parser: parser.called, reverse=True)
 
     def generations(self, key: JobKey) -> list[Generation]:
         """All jobs that there were of a key, the newest first."""

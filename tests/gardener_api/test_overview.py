@@ -118,12 +118,15 @@ def test_parsers(store: JobStore, make_ask: MakeAsk, now: dt.datetime) -> None:
     one, two = store.lease(2, parser="10.0.0.1", now=now)
     [three] = store.lease(1, parser="10.0.0.2", now=now + HOUR)
     store.apply([Update(one.id, "postProcessing")], now=now + HOUR)
-    store.apply([Heartbeat(two.id)], now=now + 2 * HOUR)
     store.apply([Update(three.id, "postProcessing")], now=now + 3 * HOUR)
-    assert [(p.address, p.held, p.called) for p in store.overview.parsers()] == [
-        ("10.0.0.2", 0, now + 3 * HOUR),
-        ("10.0.0.1", 1, now + 2 * HOUR),
-    ]
+
+    def seen() -> list[tuple[str, int, dt.datetime]]:
+        return [(p.address, p.held, p.called) for p in store.overview.parsers()]
+
+    two_seen, one_seen = ("10.0.0.2", 0, now + 3 * HOUR), ("10.0.0.1", 1, now + HOUR)
+    assert seen() == [two_seen, one_seen], "of a finished job"
+    store.apply([Heartbeat(two.id)], now=now + 4 * HOUR)
+    assert seen() == [("10.0.0.1", 1, now + 4 * HOUR), two_seen], "of a job that it holds"
 
 
 def test_a_parser_that_holds_a_job_for_long_is_seen(

@@ -27,6 +27,7 @@ from starlette.applications import Starlette
 from gardener_api.commits import Clock, GroupCommit
 from gardener_api.config import GardenerConfig
 from gardener_api.connections import BoundedConnection
+from gardener_api.links import Links
 from gardener_api.metrics import create_metrics_app
 from gardener_api.routes import health_routes, job_routes
 from gardener_api.status import create_status_app
@@ -77,6 +78,7 @@ def serve(
     metrics_port: int | None = None,
     token: str | None = None,
     shutdown_timeout: float = 20.0,
+    links: Links | None = None,
 ) -> None:
     """Run the sidecar until SIGTERM or SIGINT; calls that have come are finished first.
 
@@ -89,6 +91,7 @@ def serve(
         metrics_port: Of the metrics; ``None``: none.
         token: What callers of the jobs API must bear; ``None``: anybody may call.
         shutdown_timeout: Seconds for open calls at the end.
+        links: What the status page links to.
 
     Raises:
         StoreError: The store cannot be used.
@@ -112,6 +115,7 @@ def serve(
             ports=Ports(jobs=port, status=status_port, metrics=metrics_port),
             token=token,
             shutdown_timeout=shutdown_timeout,
+            links=links,
             stop=stop,
             started=lambda _: _settle(),
         )
@@ -131,6 +135,7 @@ async def run(
     stop: asyncio.Event,
     started: Callable[[Ports], None] = lambda _: None,
     clock: Clock = utc_now,
+    links: Links | None = None,
 ) -> None:
     """Run the sidecar on this event loop until ``stop`` is set.
 
@@ -144,6 +149,7 @@ async def run(
         stop: Set by whoever wants it to end.
         started: Is told the ports, once they are listened on.
         clock: The time, aware and UTC.
+        links: What the status page links to.
 
     Raises:
         StoreError: The store cannot be used.
@@ -156,7 +162,10 @@ async def run(
         async with _writer(store, clock) as commits:
             apps = {
                 "jobs": (ports.jobs, create_app(store, commits, token=token)),
-                "status": (ports.status, create_status_app(config, store, clock=clock)),
+                "status": (
+                    ports.status,
+                    create_status_app(config, store, clock=clock, links=links),
+                ),
             }
             if ports.metrics is not None:
                 apps["metrics"] = (ports.metrics, create_metrics_app(config, store))

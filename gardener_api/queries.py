@@ -1,18 +1,22 @@
 """Reading the store: facts for the sensors, and what pages and metrics show. Changes nothing."""
 
 import datetime as dt
-from collections.abc import Collection, Sequence
+import re
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Connection, Select, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Select, func, or_, select
 from sqlalchemy.engine import Engine
 
 from gardener_api import schema
 from gardener_api.jobs import TABLE_STATES, Event, Job, JobKey, JobState, Parsed, Request
+from gardener_api.overview import Overview
 from gardener_api.rows import chunks, is_latest, job_of, select_jobs
 
+MOST_FOUND = 10_000
+"""Jobs that are found by a text."""
 _c = schema.jobs.c
 NEXT_ORDER = (_c.priority, _c.date, _c.rank, _c.number)
 """In which jobs are handed out."""
@@ -24,6 +28,8 @@ class JobOrder(StrEnum):
     RECENT = "recent"  # the newest change of state first
     NEXT = "next"  # as they are handed out
     DATE = "date"  # the newest date first
+    SOURCE = "source"  # by name, each with its newest date first
+    STATE = "state"  # by name, each as they are handed out
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,11 +56,24 @@ class EventCount:
     newest: dt.date  # of the dates of these jobs
 
 
-_ORDERS: dict[JobOrder, tuple[Any, ...]] = {
-    JobOrder.RECENT: (_c.entered.desc(), _c.number.desc()),
-    JobOrder.NEXT: NEXT_ORDER,
-    JobOrder.DATE: (_c.date.desc(), _c.rank, _c.number.desc()),
+# A column, and whether its largest value comes first. Each but NEXT is the order of an index.
+_ORDERS: dict[JobOrder, tuple[tuple[Any, bool], ...]] = {
+    JobOrder.RECENT: ((_c.entered, True), (_c.number, True)),
+    JobOrder.NEXT: tuple((column, False) for column in NEXT_ORDER),
+    JobOrder.DATE: ((_c.date, True), (_c.rank, False), (_c.number, True)),
+    JobOrder.SOURCE: (
+        (_c.experiment, False),
+        (_c.datatype, False),
+        (_c.date, True),
+        (_c.number, True),
+    ),
+    JobOrder.STATE: tuple((column, False) for column in (_c.state, *NEXT_ORDER)),
 }
+
+
+def _ordered(order: JobOrder, *, reverse: bool) -> Iterator[ColumnElement[Any]]:
+    for column, largest_first in _ORDERS[order]:
+        yield column.desc() if largest_first is not reverse else column.asc()
 
 
 class JobQueries:
@@ -62,6 +81,7 @@ class JobQueries:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self.overview = Overview(engine)
 
     def ping(self) -> None:
         """Ask the database for a sign of life.
@@ -158,40 +178,53 @@ class JobQueries:
         *,
         experiment: str | None = None,
         datatype: str | None = None,
-        date: dt.date | None = None,
+        first: dt.date | None = None,
+        last: dt.date | None = None,
         states: Collection[JobState] | None = None,
         text: str | None = None,
         limit: int,
         offset: int = 0,
         order: JobOrder = JobOrder.RECENT,
+        reverse: bool = False,
     ) -> list[Job]:
         """A page of the list of jobs.
 
         Args:
             experiment: Only of this one.
             datatype: Only of this one.
-            date: Only of this one.
+            first: Only of this date and later ones.
+            last: Only of this date and earlier ones.
             states: Only in one of these.
-            text: Only where it stands in the key, the detail or the error, in any case.
+            text: Only where it stands in the key, the detail or the error, in any case; of these
+                the newest ``MOST_FOUND`` jobs.
             limit: At most so many.
             offset: Without the first so many.
             order: Which come first.
+            reverse: The order turned round.
         """
-        query = select_jobs()
-        for column, value in (
-            (_c.experiment, experiment),
-            (_c.datatype, datatype),
-            (_c.date, date),
-        ):
-            if value is not None:
-                query = query.where(column == value)
+        wanted: list[ColumnElement[bool]] = [
+            column == value
+            for column, value in ((_c.experiment, experiment), (_c.datatype, datatype))
+            if value is not None
+        ]
+        if first is not None:
+            wanted.append(_c.date >= first)
+        if last is not None:
+            wanted.append(_c.date <= last)
         if states is not None:
-            query = query.where(_c.state.in_(sorted(states)))
+            wanted.append(_c.state.in_(sorted(states)))
         if text:
-            query = query.where(
-                or_(*(c.icontains(text, autoescape=True) for c in (_c.key, _c.detail, _c.error)))
-            )
-        return self._all(query.order_by(*_ORDERS[order]).limit(limit).offset(offset))
+            wanted.append(or_(*(self._contains(c, text) for c in (_c.key, _c.detail, _c.error))))
+        query = select_jobs().where(*wanted)
+        if text or (states and JobState.COMPLETE not in states):
+            # Few of many: found first, then put in order. SQLite would walk along the order, and
+            # look for each row on the disk, where they lie in another one.
+            found = select(_c.number).where(*wanted)
+            if text:
+                found = found.order_by(_c.number.desc()).limit(MOST_FOUND)
+            query = select_jobs().where(_c.number.in_(found))
+        query = query.order_by(*_ordered(order, reverse=reverse))
+        return self._all(query.limit(limit).offset(offset))
 
     def counts(self) -> dict[JobState, int]:
         """How many jobs are in each state."""
@@ -223,6 +256,13 @@ class JobQueries:
             return [EventCount(**row) for row in connection.execute(query).mappings()]
 
     # -- how
+
+    def _contains(self, column: ColumnElement[str], text: str) -> ColumnElement[bool]:
+        pattern = "%" + re.sub(r"([%_\\])", r"\\\1", text) + "%"
+        if self._engine.dialect.name == "sqlite":
+            # Its LIKE takes letters in any case by itself; with lower() it takes thrice the time.
+            return column.like(pattern, escape="\\")
+        return column.ilike(pattern, escape="\\")
 
     def _one(self, query: Select[Any]) -> Job | None:
         with self._engine.begin() as connection:

@@ -34,7 +34,7 @@ from sqlalchemy import (
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from gardener_api.jobs import ENDED
+from gardener_api.jobs import ENDED, LEASE_EXPIRED, PARSE_ERROR, JobState
 
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _MICROSECOND = dt.timedelta(microseconds=1)
@@ -71,6 +71,9 @@ def _states(states: frozenset[str]) -> str:
 # Text, not parameters: a database uses a partial index only where it can see the constants.
 IS_OPEN = text(f"state NOT IN ({_states(ENDED)})")
 IS_UNANNOUNCED = text("parsed IS NOT NULL AND announced IS NULL AND state <> 'withdrawn'")
+IS_OF_PARSERS = text(
+    f"state IN ({_states(frozenset({JobState.INIT, LEASE_EXPIRED, PARSE_ERROR}))})"
+)
 
 metadata = MetaData()
 
@@ -119,6 +122,15 @@ Index("jobs_one_open", jobs.c.key, unique=True, sqlite_where=IS_OPEN, postgresql
 # one after which it has to sort.
 Index("jobs_order", jobs.c.state, jobs.c.priority, jobs.c.date, jobs.c.rank, jobs.c.number)
 Index("jobs_entered", jobs.c.entered, jobs.c.number)
+# In the orders of the status page's list; no column of these two ever changes.
+_BY_DATE = Index("jobs_date", jobs.c.date.desc(), jobs.c.rank, jobs.c.number.desc())
+_BY_SOURCE = Index(
+    "jobs_source",
+    jobs.c.experiment,
+    jobs.c.datatype,
+    jobs.c.date.desc(),
+    jobs.c.number.desc(),
+)
 Index(
     "jobs_unannounced",
     jobs.c.number,
@@ -154,6 +166,14 @@ events = Table(
 )
 Index("events_job", events.c.job, events.c.number)
 Index("events_state", events.c.state, events.c.job)
+# When parsers took jobs and lost them: one event in ten.
+_OF_PARSERS = Index(
+    "events_of_parsers",
+    events.c.state,
+    events.c.at,
+    sqlite_where=IS_OF_PARSERS,
+    postgresql_where=IS_OF_PARSERS,
+)
 
 partitions = Table(
     "partitions",
@@ -214,7 +234,12 @@ def _add_holds(connection: Connection) -> None:
     )
 
 
-MIGRATIONS: Sequence[Migration] = (_add_holds,)
+def _index_what_the_status_page_asks(connection: Connection) -> None:
+    for index in (_BY_DATE, _BY_SOURCE, _OF_PARSERS):
+        index.create(connection)
+
+
+MIGRATIONS: Sequence[Migration] = (_add_holds, _index_what_the_status_page_asks)
 """Entry i takes a store of version i + 1 to version i + 2. An entry is never changed or removed."""
 
 

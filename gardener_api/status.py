@@ -1,13 +1,19 @@
-"""The status page: what jobs there are, where they are, and what happened to them.
+"""The status port: pages for people, and the same as JSON.
 
-It reads the store and the configuration, and shows nothing else; nothing can be changed here.
+It reads the store and the configuration, and shows nothing else; nothing can be changed here. What
+is wrong is decided in ``problems``, what a list shows is read by ``filters``.
 """
 
 import datetime as dt
+import json
+import logging
 from collections.abc import Callable
+from dataclasses import asdict
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -15,27 +21,48 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from gardener_api.config import GardenerConfig
-from gardener_api.jobs import ENDED, Job, JobState
-from gardener_api.queries import JobOrder
+from gardener_api.facts import Facts, grid_dates, missing_dates
+from gardener_api.filters import PAGE, FilterError, JobFilter
+from gardener_api.jobs import ENDED, PARSING_STATES, TABLE_STATES, Event, Job, JobState
+from gardener_api.links import Links
+from gardener_api.problems import find_problems, what_to_do
+from gardener_api.queries import MOST_FOUND, JobOrder
+from gardener_api.words import human_bytes, human_duration
 
 if TYPE_CHECKING:
     from gardener_api.store import JobStore
 
-PAGE = 100
-"""Jobs on a page."""
-REFRESH_SECONDS = 15
-_MOST_PAGES = 10_000  # so that an offset is a number that every database takes
+log = logging.getLogger(__name__)
 
+REFRESH_SECONDS = 15
+LIST_REFRESH_SECONDS = 60
+"""Of the list: a refresh takes away what somebody types into its form."""
+_API = "/api/"
 _HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
 }
+_SIGNS = {
+    JobState.QUEUED: "q",
+    JobState.INIT: "i",
+    JobState.PARSING: "p",
+    JobState.POST_PROCESSING: "w",
+    **dict.fromkeys(TABLE_STATES, "t"),
+    JobState.COMPLETE: "✓",
+    JobState.FAILED: "✗",
+    JobState.WITHDRAWN: "–",
+}
+"""Of the grid's cells: colour alone is not readable for everybody."""
 
 
 def create_status_app(
-    config: GardenerConfig, store: "JobStore", *, clock: Callable[[], dt.datetime]
+    config: GardenerConfig,
+    store: "JobStore",
+    *,
+    clock: Callable[[], dt.datetime],
+    links: Links | None = None,
 ) -> Starlette:
     """The application of the status port.
 
@@ -43,148 +70,256 @@ def create_status_app(
         config: The gardener's.
         store: The jobs.
         clock: The time, aware and UTC.
+        links: To Dagster and BigQuery; left out: none.
     """
-    pages = _Pages(config, store, clock)
+    pages = _Pages(config, store, clock, links or Links())
     return Starlette(
         routes=[
-            Route("/", pages.jobs),
-            Route("/status", pages.jobs),
+            Route("/", pages.overview),
+            Route("/status", pages.overview),
+            Route("/jobs", pages.jobs),
             Route("/job/{number:int}", pages.job),
+            Route("/sources", pages.sources),
+            Route("/api/jobs", pages.jobs_json),
+            Route("/api/jobs/{number:int}", pages.job_json),
+            Route("/favicon.ico", lambda _: Response(status_code=204)),  # browsers ask for one
             Route("/alive", lambda _: PlainTextResponse("alive\n")),
-        ]
+        ],
+        exception_handlers={
+            HTTPException: pages.refused,
+            FilterError: pages.bad_filter,
+            SQLAlchemyError: pages.no_store,
+        },
     )
-
-
-def human_duration(duration: dt.timedelta) -> str:
-    """A duration in the two largest units that say something: ``3 h 12 min``."""
-    seconds = max(0, int(duration.total_seconds()))
-    minutes, seconds = divmod(seconds, 60)
-    hours, minutes = divmod(minutes, 60)
-    days, hours = divmod(hours, 24)
-    if days:
-        return f"{days} d {hours} h"
-    if hours:
-        return f"{hours} h {minutes} min"
-    if minutes:
-        return f"{minutes} min {seconds} s"
-    return f"{seconds} s"
-
-
-def human_bytes(size: int) -> str:
-    """A size in bytes, with the unit that leaves at most four digits."""
-    value = float(size)
-    for unit in ("B", "kB", "MB", "GB"):
-        if value < 1000:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1000
-    return f"{value:.1f} TB"
 
 
 class _Pages:
     """The pages. Plain functions: Starlette runs them in threads, where they may wait."""
 
     def __init__(
-        self, config: GardenerConfig, store: "JobStore", clock: Callable[[], dt.datetime]
+        self,
+        config: GardenerConfig,
+        store: "JobStore",
+        clock: Callable[[], dt.datetime],
+        links: Links,
     ) -> None:
         self._config, self._store, self._clock = config, store, clock
-        environment = Environment(
+        self._templates = Environment(
             loader=PackageLoader("gardener_api"),
             autoescape=True,
             undefined=StrictUndefined,
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        environment.filters |= {
+        self._templates.filters |= {
             "duration": human_duration,
             "seconds": lambda seconds: human_duration(dt.timedelta(seconds=seconds)),
             "bytes": human_bytes,
-            "time": lambda time: f"{time:%Y-%m-%d %H:%M:%S}",
+            "number": "{:,}".format,
+            "time": "{:%Y-%m-%d %H:%M:%S}".format,
         }
-        self._templates = environment
+        self._templates.globals |= {
+            "links": links,
+            "sign": _SIGNS.__getitem__,
+            "ended": ENDED,
+            "in_hand": PARSING_STATES,
+        }
+
+    def overview(self, _: Request) -> Response:
+        """What is wrong, and where the jobs are."""
+        now = self._clock()
+        counts = self._store.counts()
+        facts = self._store.overview.facts(counts, now=now)
+        return self._render(
+            "overview.html",
+            now=now,
+            problems=find_problems(self._config, facts, now=now),
+            counts=[(state, counts.get(state, 0)) for state in JobState],
+            months=_months(grid_dates(now)),
+            days=grid_dates(now),
+            grid=_grid(self._config, facts),
+            missing=missing_dates(self._config, facts, now=now),
+            signs=_legend(),
+            parsers=self._store.overview.parsers(),
+        )
 
     def jobs(self, request: Request) -> Response:
-        """The list of jobs, with the filters of the query."""
-        wanted = _Filter(request)
-        jobs = self._store.jobs(
-            experiment=wanted.experiment or None,
-            datatype=wanted.datatype or None,
-            date=wanted.date,
-            states=wanted.states,
-            text=wanted.text or None,
-            limit=PAGE + 1,
-            offset=wanted.page * PAGE,
-            order=JobOrder.RECENT,
-        )
-        counts = self._store.counts()
+        """The list of jobs."""
+        wanted = JobFilter.parse(request.query_params)
+        jobs, more = self._found(wanted)
         return self._render(
             "jobs.html",
-            jobs=jobs[:PAGE],
-            more=len(jobs) > PAGE,
+            refresh=LIST_REFRESH_SECONDS,
+            now=self._clock(),
+            jobs=jobs,
+            more=more,
             wanted=wanted,
-            request=request,
-            counts=[(state, counts.get(state, 0)) for state in JobState],
-            total=sum(counts.values()),
-            config=self._config,
+            first=wanted.page * PAGE + 1,
+            states=list(JobState),
+            sorts=JobOrder,
+            ascending=_ascending,
+            most_found=MOST_FOUND,
             experiments=sorted({s.experiment for s in self._config.sources}),
             datatypes=sorted({s.datatype for s in self._config.sources}),
         )
 
     def job(self, request: Request) -> Response:
         """One job, with everything that happened to it."""
+        job = self._job(request)
+        events = self._store.events(job.number)
+        now = self._clock()
+        return self._render(
+            "job.html",
+            now=now,
+            job=job,
+            todo=what_to_do(job.error, failed_in=job.failed_in, source=job.key.source)
+            if job.failed_in
+            else "",
+            history=_with_durations(events, job, now),
+            requests=self._store.requests(job.number),
+            operations=self._store.tables.operations(job.key),
+            generations=self._store.overview.generations(job.key),
+        )
+
+    def sources(self, _: Request) -> Response:
+        """The configuration."""
+        return self._render("sources.html", now=self._clock(), config=self._config)
+
+    def jobs_json(self, request: Request) -> Response:
+        """The list of jobs, as ``/jobs`` filters, sorts and pages it."""
+        wanted = JobFilter.parse(request.query_params)
+        jobs, more = self._found(wanted)
+        following = f"{_API}jobs?{wanted.query(page=wanted.page + 1)}" if more else None
+        return _json({"jobs": [_job_values(job) for job in jobs], "next": following})
+
+    def job_json(self, request: Request) -> Response:
+        """One job, with its history."""
+        job = self._job(request)
+        return _json(
+            _job_values(job)
+            | {
+                "events": [asdict(event) for event in self._store.events(job.number)],
+                "requests": [asdict(asked) for asked in self._store.requests(job.number)],
+                "operations": [asdict(o) for o in self._store.tables.operations(job.key)],
+            }
+        )
+
+    # -- what else can come of a request
+
+    def refused(self, request: Request, error: Exception) -> Response:
+        """There is no such page, or no such job."""
+        assert isinstance(error, HTTPException)  # noqa: S101 - what it is registered for
+        return self._message(request, error.status_code, error.detail, error.headers)
+
+    def bad_filter(self, request: Request, error: Exception) -> Response:
+        """The query asks for what there is not."""
+        return self._message(request, 400, str(error))
+
+    def no_store(self, request: Request, error: Exception) -> Response:
+        """The store does not answer. What it said may hold its address: it is for the log alone."""
+        log.error("%s: the store failed", request.url.path, exc_info=error)
+        return self._message(
+            request,
+            503,
+            f"The job store does not answer ({type(error).__name__}), and parsers get a 503."
+            " What to do: see whether its database runs, and the sidecar's log for what it said."
+            " This page tries again by itself.",
+        )
+
+    def _message(
+        self,
+        request: Request,
+        code: int,
+        text: str,
+        headers: Any = None,  # noqa: ANN401 - Starlette's
+    ) -> Response:
+        if request.url.path.startswith(_API):
+            return _json({"error": text}, code)
+        page = self._render(
+            "message.html",
+            now=self._clock(),
+            text=text,
+            refresh=REFRESH_SECONDS if code >= 500 else 0,
+        )
+        page.status_code = code
+        page.headers.update(headers or {})
+        return page
+
+    # -- how
+
+    def _found(self, wanted: JobFilter) -> tuple[list[Job], bool]:
+        """A page of jobs, and whether there is another one: nothing is counted for it."""
+        jobs = self._store.jobs(
+            experiment=wanted.experiment or None,
+            datatype=wanted.datatype or None,
+            first=wanted.first,
+            last=wanted.last,
+            states=set(wanted.states) or None,
+            text=wanted.text or None,
+            limit=PAGE + 1,
+            offset=wanted.page * PAGE,
+            order=wanted.order,
+            reverse=wanted.reverse,
+        )
+        return jobs[:PAGE], len(jobs) > PAGE
+
+    def _job(self, request: Request) -> Job:
         number: int = request.path_params["number"]
         job = self._store.job(number) if number < 2**63 else None
         if job is None:
             raise HTTPException(404, f"there is no job number {number}")
-        return self._render(
-            "job.html",
-            job=job,
-            events=self._store.events(number),
-            requests=self._store.requests(number),
-            operations=self._store.tables.operations(job.key),
-        )
+        return job
 
     def _render(self, template: str, **values: Any) -> Response:  # noqa: ANN401 - what templates show
-        now = self._clock()
-
-        def in_state(job: Job) -> str:
-            return human_duration(now - job.entered)
-
-        html = self._templates.get_template(template).render(
-            now=now, refresh=REFRESH_SECONDS, ended=ENDED, in_state=in_state, **values
-        )
+        html = self._templates.get_template(template).render({"refresh": REFRESH_SECONDS} | values)
         return HTMLResponse(html, headers=_HEADERS)
 
 
-class _Filter:
-    """Which jobs a request wants to see."""
-
-    def __init__(self, request: Request) -> None:
-        query = request.query_params
-        self.experiment = _plain(query.get("experiment", ""))
-        self.datatype = _plain(query.get("datatype", ""))
-        self.text = _plain(query.get("text", ""))
-        self.state = query.get("state", "")
-        self.day = query.get("date", "")
-        self.date = _parsed(dt.date.fromisoformat, self.day, "date", "like 2024-03-01")
-        chosen = _parsed(JobState, self.state, "state", f"one of {', '.join(JobState)}")
-        self.states = {chosen} if chosen else None
-        self.page = _parsed(int, query.get("page", ""), "page", "a number") or 0
-        if not 0 <= self.page <= _MOST_PAGES:
-            raise HTTPException(400, f"page {self.page}: expected 0 to {_MOST_PAGES}")
-
-    def link(self, request: Request, **changed: object) -> str:
-        """The same list with other filters."""
-        return str(request.url.include_query_params(**changed).replace(scheme="", netloc=""))
+def _grid(config: GardenerConfig, facts: Facts) -> list[tuple[Any, dict[dt.date, Any]]]:
+    """Each source, with the newest job of each of its dates."""
+    jobs: dict[str, dict[dt.date, Any]] = {source.name: {} for source in config.sources}
+    for job in facts.recent:
+        if job.source in jobs:
+            jobs[job.source][job.date] = job
+    return [(source, jobs[source.name]) for source in config.sources]
 
 
-def _plain(text: str) -> str:
-    return text.strip().replace("\0", "")
+def _legend() -> list[tuple[str, str, JobState]]:
+    """Signs, what they mean, and a state whose colour they have."""
+    named: dict[str, tuple[str, JobState]] = {}
+    for state, sign in _SIGNS.items():
+        named.setdefault(sign, ("its tables are made" if state in TABLE_STATES else state, state))
+    return [(sign, name, state) for sign, (name, state) in named.items()]
 
 
-def _parsed(parse: Callable[[str], Any], text: str, name: str, expected: str) -> Any:  # noqa: ANN401
-    if not text:
-        return None
-    try:
-        return parse(text)
-    except ValueError as error:
-        raise HTTPException(400, f"{name} {text!r}: expected {expected}") from error
+def _ascending(order: JobOrder, reverse: bool) -> bool:
+    """Whether what a list is sorted by grows from its top to its end."""
+    return reverse is (order in (JobOrder.RECENT, JobOrder.DATE))
+
+
+def _months(dates: list[dt.date]) -> list[tuple[str, int]]:
+    """Each month of these dates, and how many of them it has."""
+    return [(month, len(list(some))) for month, some in groupby(dates, lambda d: f"{d:%Y-%m}")]
+
+
+def _with_durations(
+    events: list[Event], job: Job, now: dt.datetime
+) -> list[tuple[Event, dt.timedelta | None]]:
+    """Events with how long the job stayed there; ``None``: it came there to stay."""
+    ends = [event.at for event in events[1:]]
+    if events and job.state not in ENDED:
+        ends.append(now)
+    durations: list[dt.timedelta | None] = [
+        end - event.at for event, end in zip(events, ends, strict=False)
+    ]
+    return list(zip(events, [*durations, None], strict=False))
+
+
+def _job_values(job: Job) -> dict[str, Any]:
+    values = asdict(job)
+    return {"id": job.id, **values.pop("key"), **values, "priority": job.priority.name.lower()}
+
+
+def _json(values: dict[str, Any], code: int = 200) -> Response:
+    text = json.dumps(values, default=lambda value: value.isoformat(), ensure_ascii=False)
+    return Response(text, code, headers=_HEADERS, media_type="application/json")

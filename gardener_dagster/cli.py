@@ -118,13 +118,32 @@ def _store(config: GardenerConfig, url: str | None) -> "Iterator[JobStore]":
 @click.option("--status-port", default=8081, show_default=True, help="Port of the status page.")
 @click.option("--metrics-port", default=9090, show_default=True, help="Port of the metrics.")
 @database_option
+@click.option(
+    "--dagster-url",
+    envvar="GARDENER_DAGSTER_URL",
+    help="Dagster's UI, as browsers reach it: the status page links to it.",
+)
 def api(
-    config: str, host: str, port: int, status_port: int, metrics_port: int, database: str | None
+    config: str,
+    host: str,
+    port: int,
+    status_port: int,
+    metrics_port: int,
+    database: str | None,
+    dagster_url: str | None,
 ) -> None:
     """Run the sidecar: the jobs API for parsers, the status page, the metrics."""
     from gardener_api.app import serve
+    from gardener_api.links import Links
     from gardener_api.store import StoreError
 
+    # The tables of a local stack are not in Google's console.
+    local = os.environ.get("BIGQUERY_EMULATOR_HOST")
+    project = None if local else os.environ.get("GARDENER_PROJECT")
+    try:
+        links = Links(dagster_url=dagster_url or None, project=project or None)
+    except ValueError as error:
+        raise click.ClickException(str(error)) from error
     try:
         serve(
             config=_config(config),
@@ -134,6 +153,7 @@ def api(
             status_port=status_port,
             metrics_port=metrics_port,
             token=os.environ.get("GARDENER_API_TOKEN") or None,
+            links=links,
         )
     except StoreError as error:
         raise click.ClickException(str(error)) from error

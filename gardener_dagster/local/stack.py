@@ -164,6 +164,7 @@ def build_parts(settings: StackSettings) -> Processes:
             [
                 python, "-m", "gardener_dagster.cli", "api", "--port", str(ports["jobs"]),
                 "--status-port", str(ports["status"]), "--metrics-port", str(ports["metrics"]),
+                "--dagster-url", settings.dagster_url,
             ],
             f"{settings.jobs_url}/ready",
         ),

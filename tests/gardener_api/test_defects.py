@@ -281,7 +281,20 @@ def test_d09_only_parsers_have_leases(
     assert complete.state is JobState.COMPLETE
 
 
-@pytest.mark.parametrize("page", ["/", "/status", "/job/1", "/job/99", "/?state=x"])
+@pytest.mark.parametrize(
+    "page",
+    [
+        "/",
+        "/status",
+        "/jobs",
+        "/jobs?state=x",
+        "/job/1",
+        "/job/99",
+        "/sources",
+        "/api/jobs",
+        "/api/jobs/1",
+    ],
+)
 def test_d18_the_status_page_shows_no_environment(
     store: JobStore,
     leased: Job,

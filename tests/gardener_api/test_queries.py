@@ -91,7 +91,7 @@ class TestFacts:
 
         assert len(found()) == 3
         assert found(experiment="wehe") == [str(other)]
-        assert found(datatype="ndt7", date=dt.date(2024, 3, 1)) == [str(one.key)]
+        assert found(datatype="ndt7", last=dt.date(2024, 3, 1)) == [str(one.key)]
         assert found(states={JobState.PARSING}) == [str(one.key)]
         assert found(states=set()) == []
         assert found(text="100%_DONE") == [str(one.key)]

@@ -12,6 +12,7 @@ from gardener_api import schema
 from gardener_api.calls import Heartbeat
 from gardener_api.database import open_engine, writing
 from gardener_api.jobs import Ask, JobState
+from gardener_api.queries import JobOrder
 from gardener_api.schema import StoreError
 from gardener_api.store import JobStore
 
@@ -60,6 +61,22 @@ def test_an_older_store_is_migrated_with_what_it_holds(
     with engine.begin() as connection:
         row = connection.execute(text("SELECT key, note FROM jobs")).one()
     assert tuple(row) == (str(job.key), "migrated")
+
+
+def test_a_store_of_the_first_version_gets_the_indexes(
+    engine: Engine, open_store: OpenStore, make_ask: MakeAsk, now: dt.datetime
+) -> None:
+    schema.prepare(engine)
+    new = {"jobs": {"jobs_date", "jobs_source"}, "events": {"events_of_parsers"}}
+    with engine.begin() as connection:
+        for name in (name for names in new.values() for name in names):
+            connection.execute(text(f"DROP INDEX {name}"))
+        connection.execute(schema.version.update().values(version=1))
+    [job] = open_store().enqueue([make_ask()], now=now)
+    assert job.number == 1
+    assert version_of(engine) == len(schema.MIGRATIONS) + 1
+    for table, names in new.items():
+        assert names <= {index["name"] for index in inspect(engine).get_indexes(table)}
 
 
 def test_a_failed_migration_changes_nothing(engine: Engine) -> None:
@@ -171,16 +188,38 @@ def test_no_question_of_the_daily_work_reads_all_jobs(
     store.latest(job.key)
     store.stage(job.key, JobState.LOADING, run_id="t", now=now)
     store.enqueue([make_ask(requester="run:b")], now=now)
-    store.jobs(limit=10)
+    for order in set(JobOrder) - {JobOrder.NEXT}:
+        for reverse in (False, True):
+            store.jobs(limit=10, order=order, reverse=reverse)
     event.remove(engine, "before_cursor_execute", keep)
     selects = [(s, p) for s, p in statements if s.startswith("SELECT")]
-    assert len(selects) > 12
+    assert len(selects) > 20
     for statement, parameters in selects:
         plan = explain(engine, statement, parameters)
         faults = r"SCAN (jobs|requests)(?! USING)|Seq Scan"
         if "LIMIT" in statement:  # what is long must come in its order
             faults += r"|TEMP B-TREE|Sort"
         assert not re.search(faults, plan), f"{statement}\n{plan}"
+
+
+def test_no_fact_of_the_status_page_reads_all_jobs_or_events(
+    store: JobStore, now: dt.datetime
+) -> None:
+    statements: list[tuple[str, Any]] = []
+
+    def keep(_: Connection, __: object, statement: str, parameters: object, *___: object) -> None:
+        statements.append((statement, parameters))
+
+    engine = store._engine
+    event.listen(engine, "before_cursor_execute", keep)
+    store.overview.facts({}, now=now)
+    store.overview.parsers()
+    event.remove(engine, "before_cursor_execute", keep)
+    selects = [(s, p) for s, p in statements if s.startswith("SELECT")]
+    assert len(selects) > 8
+    for statement, parameters in selects:
+        plan = explain(engine, statement, parameters)
+        assert not re.search(r"SCAN (jobs|events)(?! USING)|Seq Scan", plan), statement
 
 
 def explain(engine: Engine, statement: str, parameters: Any) -> str:

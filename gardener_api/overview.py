@@ -1,0 +1,196 @@
+"""Reading the store for the status page: the facts behind problems, the grid, and parsers.
+
+Every query is bounded, so that a page stays quick whatever the store holds. Lists of whole jobs are
+``queries``'; what the facts are is ``facts``'.
+"""
+
+import datetime as dt
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from sqlalchemy import Row, Select, func, select
+from sqlalchemy.engine import Engine
+
+from gardener_api import schema
+from gardener_api.facts import LATELY, Facts, JobFact, LostAttempt, grid_dates
+from gardener_api.jobs import (
+    LEASE_EXPIRED,
+    PARSE_ERROR,
+    PARSING_STATES,
+    TABLE_STATES,
+    JobKey,
+    JobState,
+)
+
+MOST = 2_000
+"""Jobs of a kind that are looked at."""
+PARSER_CHANGES = 2_000
+"""The newest changes of jobs that parsers are looked for in."""
+_c, _e = schema.jobs.c, schema.events.c
+_FACT = tuple(_c[field.name] for field in fields(JobFact))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ParserSeen:
+    """A parser, as far as the jobs that it has or had last tell."""
+
+    address: str
+    held: int  # jobs
+    called: dt.datetime  # its last call about a job
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Generation:
+    """One of the jobs that there were of a key."""
+
+    number: int
+    generation: int
+    state: JobState
+    created: dt.datetime
+
+
+class Overview:
+    """What the status page asks of a store, besides lists of jobs."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def facts(self, counts: Mapping[JobState, int], *, now: dt.datetime) -> Facts:
+        """All that problems and the grid are made from.
+
+        Args:
+            counts: How many jobs are in each state.
+            now: The time.
+        """
+        days = grid_dates(now)
+        recent, complete = _newest(self._rows(_of_dates(days[0], days[-1])))
+        head = self._rows(
+            _facts(JobState.QUEUED).order_by(_c.priority, _c.date, _c.rank, _c.number).limit(1)
+        )
+        first = select(func.min(_c.number)).scalar_subquery()
+        newest = (
+            select(_c.number)
+            .where(_c.state == JobState.FAILED)
+            .order_by((_c.number + 0).desc())  # bare, SQLite would read all jobs in their order
+            .limit(MOST)
+        )
+        failed = self._rows(select(*_FACT).where(_c.number.in_(newest), _no_newer()))
+        in_hand = self._rows(_facts(*PARSING_STATES).limit(MOST))
+        in_tables = self._rows(_facts(JobState.POST_PROCESSING, *TABLE_STATES).limit(MOST))
+        return Facts(
+            most=MOST,
+            failed=list(map(_fact, failed)),
+            in_hand=list(map(_fact, in_hand)),
+            in_tables=list(map(_fact, in_tables)),
+            lost=self._lost(now - LATELY),
+            queued=counts.get(JobState.QUEUED, 0),
+            head=_fact(head[0]) if head else None,
+            handed_out=self._scalar(select(func.max(_e.at)).where(_e.state == JobState.INIT)),
+            recent=recent,
+            complete=complete,
+            begun=self._scalar(select(_c.created).where(_c.number == first)),
+        )
+
+    def parsers(self) -> list[ParserSeen]:
+        """The parsers that have jobs or had one lately, who called last first.
+
+        A call of ``next`` that gets nothing leaves no trace in a store.
+        """
+        lately = (
+            select(_c.parser, _c.updated)
+            .order_by(_c.entered.desc(), _c.number.desc())
+            .limit(PARSER_CHANGES)
+            .subquery()
+        )
+        had = select(lately.c.parser, func.max(lately.c.updated)).group_by(lately.c.parser)
+        holds = (
+            select(_c.parser, func.max(_c.updated), func.count())
+            .where(_c.state.in_(sorted(PARSING_STATES)))
+            .group_by(_c.parser)
+        )
+        seen = [(address, called, 0) for address, called in self._rows(had)]
+        seen += self._rows(holds)
+        parsers: dict[str, ParserSeen] = {}
+        for address, called, held in seen:
+            if address and called is not None:
+                before = parsers.get(address)
+                last = max(called, before.called) if before else called
+                parsers[address] = ParserSeen(address=address, held=held, called=last)
+        return sorted(parsers.values(), key=lambda parser: parser.called, reverse=True)
+
+    def generations(self, key: JobKey) -> list[Generation]:
+        """All jobs that there were of a key, the newest first."""
+        query = select(*(_c[field.name] for field in fields(Generation)))
+        rows = self._rows(query.where(_c.key == str(key)).order_by(_c.generation.desc()))
+        return [Generation(**row._asdict() | {"state": JobState(row.state)}) for row in rows]
+
+    def _lost(self, since: dt.datetime) -> list[LostAttempt]:
+        query = (
+            select(_c.number, _c.experiment, _c.datatype, _c.date)
+            .add_columns(_e.state.label("name"), _e.at, _e.detail)
+            .join(schema.events, _e.job == _c.number)
+            .where(_e.state.in_([LEASE_EXPIRED, PARSE_ERROR]), _e.at >= since)
+            .order_by(_e.at.desc())
+            .limit(MOST)
+        )
+        return [LostAttempt(**row._asdict()) for row in self._rows(query)]
+
+    def _rows(self, query: Select[Any]) -> list[Any]:
+        with self._engine.begin() as connection:
+            return list(connection.execute(query).all())
+
+    def _scalar(self, query: Select[Any]) -> Any:  # noqa: ANN401 - a column's value
+        with self._engine.begin() as connection:
+            return connection.execute(query).scalar_one_or_none()
+
+
+def _facts(*states: JobState) -> Select[Any]:
+    query = select(*_FACT)
+    return query.where(_c.state == states[0] if len(states) == 1 else _c.state.in_(sorted(states)))
+
+
+def _of_dates(first: dt.date, last: dt.date) -> Select[Any]:
+    return (
+        select(*_FACT)
+        .where(_c.date >= first, _c.date <= last)
+        .order_by(_c.date.desc(), _c.rank, _c.number.desc())
+    )
+
+
+def _no_newer() -> Any:  # noqa: ANN401 - SQLAlchemy's type of NOT EXISTS
+    other = schema.jobs.alias()
+    newer = select(other.c.number).where(
+        other.c.key == _c.key,
+        other.c.generation > _c.generation,
+        other.c.state != JobState.WITHDRAWN,
+    )
+    return ~newer.exists()
+
+
+def _newest(rows: Iterable[Row[Any]]) -> tuple[list[JobFact], set[tuple[str, dt.date]]]:
+    """Of jobs, the newest first: the newest of each source and date, and which are complete.
+
+    One that was withdrawn counts only where there is no other: it was a wish, and taken back.
+    """
+    newest: dict[tuple[str, dt.date], JobFact] = {}
+    complete = set()
+    for row in rows:
+        job = _fact(row)
+        of = (job.source, job.date)
+        shown = newest.get(of)
+        if shown is None or (
+            shown.state is JobState.WITHDRAWN and job.state is not JobState.WITHDRAWN
+        ):
+            newest[of] = job
+        if job.state is JobState.COMPLETE:
+            complete.add(of)
+    return list(newest.values()), complete
+
+
+def _fact(row: Row[Any]) -> JobFact:
+    values = row._asdict()
+    values["state"] = JobState(values["state"])
+    if values["failed_in"] is not None:
+        values["failed_in"] = JobState(values["failed_in"])
+    return JobFact(**values)

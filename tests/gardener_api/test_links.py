@@ -1,0 +1,41 @@
+import datetime as dt
+
+import pytest
+
+from gardener_api.links import Links
+
+DATE = dt.date(2024, 3, 1)
+
+
+def test_where_nobody_said_where_there_are_no_links() -> None:
+    links = Links()
+    assert links.run("r") is None
+    assert links.backfill("b") is None
+    assert links.partition("raw_ndt/ndt7", DATE) is None
+    assert links.table("raw_ndt.ndt7") is None
+
+
+def test_dagster() -> None:
+    links = Links(dagster_url="http://dagster:3000/prefix/")
+    assert links.run("a/b c") == "http://dagster:3000/prefix/runs/a%2Fb%20c"
+    assert links.run("") is None
+    assert links.backfill("bf") == "http://dagster:3000/prefix/runs/b/bf"
+    assert links.partition("raw_ndt/ndt7", DATE) == (
+        "http://dagster:3000/prefix/assets/raw_ndt/ndt7?view=partitions&partition=2024-03-01"
+    )
+
+
+def test_google() -> None:
+    links = Links(project="mlab")
+    assert links.table("raw_ndt.ndt7") == (
+        "https://console.cloud.google.com/bigquery?project=mlab&p=mlab&d=raw_ndt&t=ndt7&page=table"
+    )
+    assert links.archives("b", "ndt/ndt7/2024/03/01/") == (
+        "https://console.cloud.google.com/storage/browser/b/ndt/ndt7/2024/03/01/"
+    )
+
+
+@pytest.mark.parametrize("url", ["dagster:3000", "javascript:alert(1)", "http://", ""])
+def test_no_url(url: str) -> None:
+    with pytest.raises(ValueError, match=r"expected one like http://dagster:3000"):
+        Links(dagster_url=url)

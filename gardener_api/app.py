@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import uvicorn
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.applications import Starlette
+from starlette.types import ASGIApp
 
 from gardener_api.commits import Clock, GroupCommit
 from gardener_api.config import GardenerConfig
@@ -26,6 +27,7 @@ from gardener_api.metrics import create_metrics_app
 from gardener_api.routes import health_routes, job_routes
 from gardener_api.status import create_status_app
 from gardener_api.store import JobStore
+from gardener_api.timing import RequestTimes
 
 log = logging.getLogger(__name__)
 
@@ -149,12 +151,16 @@ async def run(
     )
     with contextlib.closing(store):
         async with _writer(store, clock) as commits:
-            apps = {
-                "jobs": (ports.jobs, create_app(store, commits, token=token)),
+            times = RequestTimes()
+            apps: dict[str, tuple[int, ASGIApp]] = {
+                "jobs": (ports.jobs, times.timed(create_app(store, commits, token=token))),
                 "status": (ports.status, create_status_app(config, store, clock=clock)),
             }
             if ports.metrics is not None:
-                apps["metrics"] = (ports.metrics, create_metrics_app(config, store))
+                metrics = create_metrics_app(
+                    config, store.series, clock=clock, others=[times.metric]
+                )
+                apps["metrics"] = (ports.metrics, metrics)
             with _listening(host, {name: port for name, (port, _) in apps.items()}) as sockets:
                 bound = {name: s.getsockname()[1] for name, s in sockets.items()}
                 log.info("listening on %s: %s", host, bound)
@@ -186,7 +192,7 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _server(app: Starlette, shutdown_timeout: float) -> _Server:
+def _server(app: ASGIApp, shutdown_timeout: float) -> _Server:
     return _Server(
         uvicorn.Config(
             app,

@@ -189,11 +189,18 @@ operations = Table(
     Column("bytes_billed", BigInteger, nullable=False),
     Column("seconds", Float, nullable=False),
     Column("at", UtcTime, nullable=False),
+    Column("objects", BigInteger),  # that a load read; of no other operation
 )
 Index("operations_key", operations.c.key, operations.c.number)
 
 Migration = Callable[[Connection], None]
-MIGRATIONS: Sequence[Migration] = ()
+
+
+def _count_objects(connection: Connection) -> None:
+    connection.execute(text("ALTER TABLE operations ADD COLUMN objects BIGINT"))
+
+
+MIGRATIONS: Sequence[Migration] = (_count_objects,)
 """Entry i takes a store of version i + 1 to version i + 2. An entry is never changed or removed."""
 
 

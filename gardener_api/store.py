@@ -35,6 +35,7 @@ from gardener_api.rows import (
     select_jobs,
 )
 from gardener_api.schema import StoreError
+from gardener_api.series import Series
 from gardener_api.tables import TableLog
 
 __all__ = ["JobStore", "StoreError"]
@@ -59,6 +60,7 @@ class JobStore(JobQueries):
     def __init__(self, engine: Engine, terms: Terms) -> None:
         super().__init__(engine)
         self.tables = TableLog(engine)
+        self.series = Series(engine)
         self._writer = writing(engine)
         self._terms = terms
         self._insert_request = upsert(

@@ -67,6 +67,7 @@ class Operation:
     bytes_billed: int
     seconds: float
     at: dt.datetime
+    objects: int | None  # that a load read; None of any other operation
 
 
 class TableLog:
@@ -202,6 +203,7 @@ class TableLog:
         slot_seconds: float,
         bytes_billed: int,
         seconds: float,
+        objects: int | None = None,
         now: dt.datetime,
     ) -> None:
         """Note what an operation on a table did and cost.
@@ -217,6 +219,7 @@ class TableLog:
             slot_seconds: Of BigQuery's work.
             bytes_billed: By BigQuery.
             seconds: From its beginning to its end.
+            objects: That a load read.
             now: Its end.
         """
         with self._writer.begin() as connection:
@@ -232,6 +235,7 @@ class TableLog:
                     slot_seconds=slot_seconds,
                     bytes_billed=bytes_billed,
                     seconds=seconds,
+                    objects=objects,
                     at=now,
                 )
             )

@@ -33,7 +33,7 @@ from gardener_dagster.resources import GCSResource, WarehouseResource
 from gardener_dagster.warehouse.errors import WarehouseError
 from gardener_dagster.warehouse.names import JobContext
 from gardener_dagster.warehouse.objects import LoadSource, ParsedObject, choose_objects
-from gardener_dagster.warehouse.results import Result
+from gardener_dagster.warehouse.results import LoadResult, Result
 
 Step = dg.AssetsDefinition
 
@@ -114,6 +114,7 @@ class TableStep:
             slot_seconds=result.slot_seconds,
             bytes_billed=result.bytes_billed,
             seconds=result.waiting_seconds + result.running_seconds,
+            objects=result.objects if isinstance(result, LoadResult) else None,
             now=_now(),
         )
 

@@ -115,7 +115,7 @@ def test_a_life(start: Start, store: JobStore, make_ask: MakeAsk, now: dt.dateti
         client.update(job.id, "parsing", "a.tgz")
     assert "a.tgz" in requests.get(process.status, timeout=SECONDS).text
     metrics = requests.get(f"{process.metrics}/metrics", timeout=SECONDS).text
-    assert 'gardener_started_total{experiment="ndt",datatype="ndt7"} 1' in metrics
+    assert 'gardener_started_total{datatype="ndt7",experiment="ndt"} 1.0' in metrics
     assert process.end() == 0
     assert "Traceback" not in process.log.read_text()
     [kept] = store.jobs(limit=10)

@@ -45,14 +45,23 @@ class JobQueries:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def ping(self) -> None:
+    def ping(self) -> str:
         """Ask the database for a sign of life.
+
+        Returns:
+            How it is, for people.
 
         Raises:
             sqlalchemy.exc.SQLAlchemyError: It gave none.
+            StoreError: It is no longer of the version that this gardener knows.
         """
         with self._engine.begin() as connection:
-            connection.execute(select(schema.version.c.version)).one()
+            found = connection.execute(select(schema.version.c.version)).scalar_one()
+        if found != schema.NEWEST:
+            raise schema.StoreError(
+                f"it is of version {found}, and this gardener of {schema.NEWEST}: restart it"
+            )
+        return f"answers, version {found}"
 
     # -- one job
 

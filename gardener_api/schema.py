@@ -202,6 +202,8 @@ def _count_objects(connection: Connection) -> None:
 
 MIGRATIONS: Sequence[Migration] = (_count_objects,)
 """Entry i takes a store of version i + 1 to version i + 2. An entry is never changed or removed."""
+NEWEST = len(MIGRATIONS) + 1
+"""The version of a store that this gardener opened."""
 
 
 def prepare(engine: Engine, migrations: Sequence[Migration] = MIGRATIONS) -> None:

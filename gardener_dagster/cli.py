@@ -66,8 +66,28 @@ config_option = click.option(
     envvar="GARDENER_DATABASE_URL",
     help="SQLAlchemy URL of the job store.  [default: SQLite under DAGSTER_HOME]",
 )
+@click.option(
+    "--shutdown-timeout",
+    default=20.0,
+    show_default=True,
+    help="Seconds that open calls get to be finished when it is told to end.",
+)
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="How a line of the log looks.",
+)
 def api(
-    config: str, host: str, port: int, status_port: int, metrics_port: int, database: str | None
+    config: str,
+    host: str,
+    port: int,
+    status_port: int,
+    metrics_port: int,
+    database: str | None,
+    shutdown_timeout: float,
+    log_format: str,
 ) -> None:
     """Run the sidecar: the jobs API for parsers, the status page, the metrics."""
     from gardener_api.app import serve
@@ -83,6 +103,8 @@ def api(
             status_port=status_port,
             metrics_port=metrics_port,
             token=os.environ.get("GARDENER_API_TOKEN") or None,
+            shutdown_timeout=shutdown_timeout,
+            json_log=log_format == "json",
         )
     except StoreError as error:
         raise click.ClickException(str(error)) from error

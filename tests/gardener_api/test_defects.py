@@ -57,7 +57,7 @@ class TestD01:
         [expired] = store.expire(now=now + LEASE)
         assert (expired.state, expired.attempt) == (JobState.QUEUED, 2)
         assert [r.levelno for r in caplog.records] == [logging.WARNING]
-        assert "10.0.0.7 was silent" in caplog.text
+        assert "10.0.0.7 was silent" in vars(caplog.records[0])["detail"]
         assert "leaseExpired" in [event.state for event in store.events(leased.number)]
         text = scraped(config, store, now=now)
         assert (

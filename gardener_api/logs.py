@@ -1,7 +1,7 @@
 """How the log of a process looks: a line an event, for people or for a collector of logs.
 
-Modules log with ``logging``, what belongs to an event in ``extra``. Standard formatters, and not
-structlog: all libraries log this way, and a line costs the writer a third of the time.
+Modules log with ``logging``, what belongs to an event in ``extra``. Two formatters, and not
+structlog: libraries log this way too, and it would need as much code to set up as this takes.
 What is written about jobs is ``journal``'s.
 """
 

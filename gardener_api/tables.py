@@ -113,6 +113,13 @@ class TableLog:
             attempted=_inputs(row.attempted_raw, row.attempted_annotations, row.attempted_before),
         )
 
+    def newest_date(self, table: str) -> dt.date | None:
+        """The newest partition of a table that was ever written; ``None`` if none was."""
+        query = select(func.max(_p.date)).where(_p.table == table, _p.version > 0)
+        with self._engine.begin() as connection:
+            newest: dt.date | None = connection.execute(query).scalar()
+        return newest
+
     def join_inputs(self, raw: str, annotations: str, date: dt.date) -> JoinInputs:
         """The present versions of what a join of that date reads."""
         query = select(_p.table, _p.date, _p.version).where(

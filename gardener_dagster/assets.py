@@ -98,11 +98,13 @@ class TableStep:
 
     def enter(self, state: JobState, detail: str = "") -> None:
         """Writes the stage into the job."""
+        self._context.log.info(f"{self.key}: {state}")
         self.store.stage(self.key, state, run_id=self.run_id, detail=detail, now=_now())
 
     def record(self, result: Result) -> None:
         """Keeps what an operation did and cost, for the metrics and the job's page."""
-        self._context.log.info(f"{result.operation} {result.table}: {result.rows:,} rows")
+        done = f"{result.operation} {result.table}: {result.rows:,} rows"
+        self._context.log.info(f"{self.key}: {done}")
         self.store.tables.record_operation(
             key=self.key,
             table=result.table,

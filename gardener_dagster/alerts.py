@@ -21,7 +21,7 @@ from gardener_api.config import GardenerConfig
 from gardener_dagster.graph import JOB_TAG
 from gardener_dagster.webhook import Alert, Webhook, WebhookError
 
-AT_ONCE = 50
+AT_ONCE = 200
 """Ends of runs that are looked at in a tick."""
 TICK_SECONDS = 30.0
 """After which a tick begins no more alerts: one that takes a minute is cut off, and told again."""
@@ -99,8 +99,7 @@ def _sensor(
     )
     def tell(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         if context.cursor is None:
-            newest = _ends(context.instance, ends, after=None)
-            cursor = Cursor(after=newest[-1].storage_id if newest else -1)
+            cursor = Cursor(after=_newest_end(context.instance, ends))
             return dg.SensorResult(cursor=str(cursor), skip_reason="begins with the next failure")
         cursor = Cursor.parse(context.cursor)
         try:
@@ -142,19 +141,19 @@ def _tell(
     return f"{told} failures"
 
 
-def _ends(
-    instance: dg.DagsterInstance, ends: Sequence[End], *, after: int | None
-) -> list[EventLogRecord]:
-    """The ends of runs after one, oldest first; or the newest of all."""
+def _ends(instance: dg.DagsterInstance, ends: Sequence[End], *, after: int) -> list[EventLogRecord]:
+    """The first ends of runs after one, oldest first."""
     found: list[EventLogRecord] = []
     for event_type in ends:
         of_type = RunStatusChangeRecordsFilter(event_type=event_type, after_storage_id=after)
-        found += instance.fetch_run_status_changes(
-            of_type, limit=1 if after is None else AT_ONCE, ascending=after is not None
-        ).records
-    return sorted(found, key=lambda record: record.storage_id)[-1 if after is None else 0 :][
-        :AT_ONCE
-    ]
+        found += instance.fetch_run_status_changes(of_type, limit=AT_ONCE, ascending=True).records
+    return sorted(found, key=lambda record: record.storage_id)[:AT_ONCE]
+
+
+def _newest_end(instance: dg.DagsterInstance, ends: Sequence[End]) -> int:
+    """The storage id of the last end of a run; -1 if there was none."""
+    newest = [instance.fetch_run_status_changes(of_type, limit=1).records for of_type in ends]
+    return max((record.storage_id for records in newest for record in records), default=-1)
 
 
 def run_alerts(ended: Ended, webhook: Webhook, failing: Failing) -> tuple[list[Alert], Failing]:

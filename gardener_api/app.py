@@ -23,15 +23,19 @@ from dataclasses import dataclass
 import uvicorn
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.applications import Starlette
+from starlette.types import ASGIApp
 
+from gardener_api import logs
 from gardener_api.commits import Clock, GroupCommit
 from gardener_api.config import GardenerConfig
 from gardener_api.connections import BoundedConnection
+from gardener_api.health import Check, health_routes
 from gardener_api.links import Links
 from gardener_api.metrics import create_metrics_app
-from gardener_api.routes import health_routes, job_routes
+from gardener_api.routes import job_routes
 from gardener_api.status import create_status_app
 from gardener_api.store import JobStore
+from gardener_api.timing import RequestTimes
 
 log = logging.getLogger(__name__)
 
@@ -46,15 +50,26 @@ def utc_now() -> dt.datetime:
     return dt.datetime.now(dt.UTC)
 
 
-def create_app(store: JobStore, commits: GroupCommit, *, token: str | None = None) -> Starlette:
+def create_app(
+    store: JobStore,
+    commits: GroupCommit,
+    *,
+    token: str | None = None,
+    config: GardenerConfig | None = None,
+) -> Starlette:
     """The application of the jobs port.
 
     Args:
         store: For ``/ready``.
         commits: Does the calls; whoever makes the application starts and closes it.
         token: What callers of the jobs API must bear; ``None``: anybody may call.
+        config: For ``/ready``.
     """
-    app = Starlette(routes=[*job_routes(commits, token=token), *health_routes(commits, store.ping)])
+    checks: dict[str, Check] = {"the writer": commits.check, "the store": store.ping}
+    if config is not None:
+        about = f"{len(config.sources)} sources, from {config.start_date}"
+        checks["the configuration"] = lambda: about
+    app = Starlette(routes=[*job_routes(commits, token=token), *health_routes(checks)])
     app.router.redirect_slashes = False
     return app
 
@@ -79,6 +94,7 @@ def serve(
     token: str | None = None,
     shutdown_timeout: float = 20.0,
     links: Links | None = None,
+    json_log: bool = False,
 ) -> None:
     """Run the sidecar until SIGTERM or SIGINT; calls that have come are finished first.
 
@@ -92,12 +108,13 @@ def serve(
         token: What callers of the jobs API must bear; ``None``: anybody may call.
         shutdown_timeout: Seconds for open calls at the end.
         links: What the status page links to.
+        json_log: Whether a line of the log is a JSON object, else it is text.
 
     Raises:
         StoreError: The store cannot be used.
         OSError: A port cannot be listened on.
     """
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logs.configure(as_json=json_log)
     _raise_file_limit()
     # The writer's thread gives Python's lock up at every row; by default it would then wait up to
     # 5 ms for the event loop, 64 times a batch.
@@ -160,15 +177,22 @@ async def run(
     )
     with contextlib.closing(store):
         async with _writer(store, clock) as commits:
-            apps = {
-                "jobs": (ports.jobs, create_app(store, commits, token=token)),
+            times = RequestTimes()
+            apps: dict[str, tuple[int, ASGIApp]] = {
+                "jobs": (
+                    ports.jobs,
+                    times.timed(create_app(store, commits, token=token, config=config)),
+                ),
                 "status": (
                     ports.status,
                     create_status_app(config, store, clock=clock, links=links),
                 ),
             }
             if ports.metrics is not None:
-                apps["metrics"] = (ports.metrics, create_metrics_app(config, store))
+                metrics = create_metrics_app(
+                    config, store.series, clock=clock, others=[times.metric]
+                )
+                apps["metrics"] = (ports.metrics, metrics)
             with _listening(host, {name: port for name, (port, _) in apps.items()}) as sockets:
                 bound = {name: s.getsockname()[1] for name, s in sockets.items()}
                 log.info("listening on %s: %s", host, bound)
@@ -185,6 +209,9 @@ async def run(
                         tasks.create_task(server.serve(sockets=[s])) for server, s in servers
                     ]
                     await stop.wait()
+                    log.info(
+                        "ending: open calls get %.0f s, new ones are refused", shutdown_timeout
+                    )
                     for server, _ in servers:
                         server.should_exit = True
                     await asyncio.wait(running)
@@ -200,7 +227,7 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _server(app: Starlette, shutdown_timeout: float) -> _Server:
+def _server(app: ASGIApp, shutdown_timeout: float) -> _Server:
     return _Server(
         uvicorn.Config(
             app,

@@ -54,10 +54,17 @@ class GroupCommit:
         self._waiting = 0
         self._open = False
 
-    @property
-    def alive(self) -> bool:
-        """Whether calls are taken."""
-        return self._open and self._thread.is_alive()
+    def check(self) -> str:
+        """How it is, for people.
+
+        Raises:
+            UnavailableError: Calls are not taken.
+        """
+        if not self._open:
+            raise UnavailableError("the sidecar is ending")
+        if not self._thread.is_alive():
+            raise UnavailableError("its thread has ended: restart the sidecar")
+        return f"runs, {self._waiting} calls wait"
 
     def start(self) -> None:
         """Begin, for callers on the running event loop."""

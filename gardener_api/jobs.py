@@ -165,9 +165,13 @@ class Job:
     @property
     def id(self) -> str:
         """The ID on the wire. It names the attempt, and is opaque to parsers."""
-        if self.generation == 1 and self.attempt == 1:
+        return self.attempt_id(self.attempt)
+
+    def attempt_id(self, attempt: int) -> str:
+        """The ID of an attempt of this generation."""
+        if self.generation == 1 and attempt == 1:
             return str(self.key)
-        return f"{self.key}~{self.generation}.{self.attempt}"
+        return f"{self.key}~{self.generation}.{attempt}"
 
     @property
     def reopened(self) -> bool:

@@ -1,168 +1,356 @@
 """Prometheus metrics, computed from the store whenever they are scraped.
 
-So they survive restarts, and several sidecars on one store tell the same. Names and labels are
-those that M-Lab's alerts and dashboards read.
+So they survive restarts, count what Dagster's runs did, and several sidecars on one store tell the
+same. Names and labels are those that M-Lab's alerts and dashboards read; our own stand apart. What
+the numbers are is ``series``'; the text format is ``prometheus_client``'s.
 """
 
 import datetime as dt
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics_core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from gardener_api.config import GardenerConfig
-from gardener_api.jobs import LEASE_EXPIRED, PARSE_ERROR, JobState
-from gardener_api.queries import EventCount, InFlight
+from gardener_api.jobs import (
+    LEASE_EXPIRED,
+    PARSE_ERROR,
+    PARSING_STATES,
+    TABLE_STATES,
+    JobState,
+    Priority,
+)
+from gardener_api.series import (
+    BYTES,
+    FILES,
+    SLOT_SECONDS,
+    STATE_SECONDS,
+    Happened,
+    InFlight,
+    Loads,
+)
 
 if TYPE_CHECKING:
-    from gardener_api.queries import JobQueries
+    from gardener_api.series import Series
+
+log = logging.getLogger(__name__)
+
+FAILURES = tuple(
+    f"{left}-failed"
+    for left in (PARSE_ERROR, LEASE_EXPIRED, JobState.POST_PROCESSING, *sorted(TABLE_STATES))
+)
+"""What a job can have failed in: fewer than ten, so that a series more is none too many."""
+WARNINGS = (PARSE_ERROR, LEASE_EXPIRED)
+OTHER = "generic"
+"""The status of whatever else there is."""
 
 _EPOCH = dt.date(1970, 1, 1)
-_CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-_ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
+_SOURCE = ("experiment", "datatype")
+_ATTEMPTS = {
+    JobState.POST_PROCESSING: "parsed",
+    PARSE_ERROR: PARSE_ERROR,
+    LEASE_EXPIRED: LEASE_EXPIRED,
+}
+_QUERIES = {"dedup": "Dedup", "join": "Join"}
 
-Labels = tuple[tuple[str, str], ...]
-Family = tuple[str, str, str, Mapping[Labels, float]]
+Clock = Callable[[], dt.datetime]
+Labels = tuple[str, ...]
 
 
-def create_metrics_app(config: GardenerConfig, store: "JobQueries") -> Starlette:
+def create_metrics_app(
+    config: GardenerConfig,
+    series: "Series",
+    *,
+    clock: Clock,
+    others: Iterable[Collector] = (),
+) -> Starlette:
     """The application of the metrics port: ``/metrics``.
 
     Args:
         config: Every source of it is told.
-        store: What is counted.
+        series: What is counted.
+        clock: The time, aware and UTC.
+        others: What the process itself measures.
     """
+    registry = CollectorRegistry()
+    registry.register(StoreCollector(config, series, clock))
+    for collector in others:
+        registry.register(collector)
 
-    def compute() -> str:
-        return render(families(config, in_flight=store.in_flight(), events=store.event_counts()))
+    async def scrape(request: Request) -> Response:
+        encode, content_type = choose_encoder(request.headers.get("accept", ""))
+        try:
+            text = await run_in_threadpool(encode, registry)
+        except SQLAlchemyError as error:
+            log.exception("the metrics could not be computed")
+            return PlainTextResponse(f"the store: {type(error).__name__}\n", 503)
+        return Response(text, headers={"Content-Type": content_type})
 
-    return Starlette(routes=[Route("/metrics", _scrape(compute))])
+    return Starlette(routes=[Route("/metrics", scrape)])
 
 
-def _scrape(compute: Callable[[], str]) -> Callable[[Request], object]:
-    async def scrape(_: Request) -> Response:
-        return Response(await run_in_threadpool(compute), media_type=_CONTENT_TYPE)
+class StoreCollector(Collector):
+    """All that the store tells, as metrics."""
 
-    return scrape
+    def __init__(self, config: GardenerConfig, series: "Series", clock: Clock) -> None:
+        self._config, self._series, self._clock = config, series, clock
+
+    def collect(self) -> Iterator[Metric]:
+        """The metrics as they are now."""
+        now = self._clock()
+        sources: list[Labels] = [
+            (source.experiment, source.datatype) for source in self._config.sources
+        ]
+        happened = self._series.happened(now=now)
+        yield _gauge(
+            "gardener_config_datatypes", "Configured sources.", _SOURCE, dict.fromkeys(sources, 1)
+        )
+        yield _in_flight(self._series.in_flight())
+        yield from _counters(sources, happened)
+        yield _newest(happened)
+        yield _state_times(happened)
+        for name, text, edges, loads in (
+            ("gardener_files", "Objects of a load.", FILES, self._series.files(now=now)),
+            ("gardener_bytes", "Bytes of a load.", BYTES, self._series.bytes(now=now)),
+        ):
+            yield _loads(name, text, edges, loads)
+        yield _histogram(
+            "query_cost_seconds",
+            "Slot seconds of a query.",
+            ("datatype", "query"),
+            SLOT_SECONDS,
+            (
+                ((c.datatype, _QUERIES[c.operation]), c.edge, c.count, c.slot_seconds)
+                for c in self._series.costs(now=now)
+            ),
+        )
+        yield from self._own(sources, happened, now)
+
+    def _own(
+        self, sources: Sequence[Labels], happened: Sequence[Happened], now: dt.datetime
+    ) -> Iterator[Metric]:
+        """Metrics that the old gardener had not."""
+        queues = {Priority(queue.priority).name.lower(): queue for queue in self._series.queues()}
+        names = [priority.name.lower() for priority in Priority]
+        yield _gauge(
+            "gardener_queue_jobs",
+            "Jobs that wait for a parser.",
+            ("priority",),
+            {(name,): queues[name].length if name in queues else 0 for name in names},
+        )
+        yield _gauge(
+            "gardener_queue_oldest_seconds",
+            "How long the first of the waiting jobs has waited.",
+            ("priority",),
+            {
+                (name,): _seconds(now - queues[name].oldest) if name in queues else 0
+                for name in names
+            },
+        )
+        yield _counter(
+            "gardener_attempts_total",
+            "Attempts that ended, by how.",
+            (*_SOURCE, "outcome"),
+            {(*source, outcome): 0 for source in sources for outcome in _ATTEMPTS.values()},
+            (
+                ((*_source(h), _ATTEMPTS[h.state]), h.count)
+                for h in happened
+                if h.state in (PARSE_ERROR, LEASE_EXPIRED)
+                or (h.state == JobState.POST_PROCESSING and h.left in PARSING_STATES)
+            ),
+        )
+        calls = self._series.last_calls()
+        silence = now - min(calls.values()) if calls else dt.timedelta()
+        yield _gauge("gardener_parsers", "Parsers that hold a job.", (), {(): len(calls)})
+        yield _gauge(
+            "gardener_parser_silence_seconds",
+            "Since the last call of that parser with a job that has been silent for longest.",
+            (),
+            {(): _seconds(silence)},
+        )
 
 
-def families(
-    config: GardenerConfig, *, in_flight: Iterable[InFlight], events: Iterable[EventCount]
-) -> Iterator[Family]:
-    """All metrics, as name, type, help and samples."""
-    events = list(events)
-    yield (
-        "gardener_config_datatypes",
-        "gauge",
-        "Configured sources.",
-        {_labels(experiment=s.experiment, datatype=s.datatype): 1 for s in config.sources},
-    )
-    yield (
-        "gardener_tasks_in_flight",
-        "gauge",
-        "Jobs that are in a state.",
-        _total(
-            (_labels(experiment=f.experiment, datatype=f.datatype, state=_state(f)), f.count)
-            for f in in_flight
-        ),
-    )
+def _counters(sources: Sequence[Labels], happened: Sequence[Happened]) -> Iterator[Metric]:
     for name, state, text in (
         ("gardener_started_total", JobState.INIT, "Jobs handed out to parsers."),
         ("gardener_completed_total", JobState.COMPLETE, "Jobs completed."),
     ):
-        yield (
+        yield _counter(
             name,
-            "counter",
             text,
-            _total((_source(e), e.count) for e in events if e.state == state),
+            _SOURCE,
+            dict.fromkeys(sources, 0),
+            ((_source(h), h.count) for h in happened if h.state == state),
         )
-    yield (
+    yield _counter(
         "gardener_fail_total",
-        "counter",
         "Jobs failed, by what they failed in.",
-        _total(
-            (_source(e) + _labels(status=_failure(e)), e.count)
-            for e in events
-            if e.state == JobState.FAILED
-        ),
+        (*_SOURCE, "status"),
+        {(*source, status): 0 for source in sources for status in FAILURES},
+        (((*_source(h), _failure(h)), h.count) for h in happened if h.state == JobState.FAILED),
     )
-    yield (
+    yield _counter(
         "gardener_warning_total",
-        "counter",
         "Attempts that ended without a parse.",
-        _total(
-            (_source(e) + _labels(status=e.state), e.count)
-            for e in events
-            if e.state in (PARSE_ERROR, LEASE_EXPIRED)
+        (*_SOURCE, "status"),
+        {(*source, status): 0 for source in sources for status in WARNINGS},
+        (((*_source(h), h.state), h.count) for h in happened if h.state in WARNINGS),
+    )
+    # One alert is that there is no series at all, others compare a series with what it was: each
+    # is there from the start, or its first step would not be seen.
+    zeros = {("", "", "", "starting"): 0} | {
+        (*source, daily, status): 0
+        for source in sources
+        for daily in ("true", "false")
+        for status in ("success", *FAILURES)
+    }
+    yield _counter(
+        "gardener_jobs_total",
+        "Jobs ended.",
+        (*_SOURCE, "daily", "status"),
+        zeros,
+        (
+            (
+                (
+                    *_source(h),
+                    "true" if h.daily else "false",
+                    "success" if h.state == JobState.COMPLETE else _failure(h),
+                ),
+                h.count,
+            )
+            for h in happened
+            if h.state in (JobState.COMPLETE, JobState.FAILED)
         ),
     )
-    yield "gardener_jobs_total", "counter", "Jobs ended.", _jobs_total(events)
-    yield (
-        "gardener_state_date",
-        "gauge",
-        "The newest date that reached a state, in seconds since 1970.",
-        _newest(events),
+
+
+def _in_flight(jobs: Iterable[InFlight]) -> Metric:
+    counts: dict[Labels, float] = {}
+    for job in jobs:
+        state = f"{job.failed_in}-failed" if job.failed_in else job.state
+        labels = (job.experiment, job.datatype, state)
+        counts[labels] = counts.get(labels, 0) + job.count
+    return _gauge(
+        "gardener_tasks_in_flight", "Jobs that are in a state.", (*_SOURCE, "state"), counts
     )
 
 
-def render(metrics: Iterable[Family]) -> str:
-    """Metrics in Prometheus' text format."""
-    lines: list[str] = []
-    for name, kind, text, samples in metrics:
-        lines += [f"# HELP {name} {text}", f"# TYPE {name} {kind}"]
-        for labels, value in sorted(samples.items()):
-            described = ",".join(f'{key}="{val.translate(_ESCAPES)}"' for key, val in labels)
-            lines.append(f"{name}{{{described}}} {value:.15g}")
-    return "\n".join(lines) + "\n"
-
-
-def _jobs_total(events: Iterable[EventCount]) -> dict[Labels, float]:
-    # One alert is that there is no series at all: so there is one from the start.
-    samples = {_labels(experiment="", datatype="", daily="", status="starting"): 0.0}
-    return samples | _total(
-        (
-            _source(e)
-            + _labels(
-                daily="true" if e.daily else "false",
-                status="success" if e.state == JobState.COMPLETE else _failure(e),
-            ),
-            e.count,
-        )
-        for e in events
-        if e.state in (JobState.COMPLETE, JobState.FAILED)
-    )
-
-
-def _newest(events: Iterable[EventCount]) -> dict[Labels, float]:
+def _newest(happened: Iterable[Happened]) -> Metric:
     newest: dict[Labels, float] = {}
-    for event in events:
-        labels = _source(event) + _labels(state=event.state)
-        newest[labels] = max(newest.get(labels, 0.0), (event.newest - _EPOCH).days * 86400.0)
-    return newest
+    for h in happened:
+        labels = (*_source(h), h.state)
+        newest[labels] = max(newest.get(labels, 0.0), (h.newest - _EPOCH).days * 86400.0)
+    return _gauge(
+        "gardener_state_date",
+        "The newest date that reached a state, in seconds since 1970.",
+        (*_SOURCE, "state"),
+        newest,
+    )
 
 
-def _state(jobs: InFlight) -> str:
-    return f"{jobs.failed_in}-failed" if jobs.failed_in else jobs.state
+def _state_times(happened: Iterable[Happened]) -> Metric:
+    states = set(JobState)
+    return _histogram(
+        "gardener_state_time_histogram",
+        "Seconds spent in the state that was left.",
+        (*_SOURCE, "state"),
+        STATE_SECONDS,
+        (
+            ((*_source(h), h.left), h.edge, h.count, h.seconds)
+            for h in happened
+            if h.left in states  # the end of an attempt is a moment, in which no time is spent
+        ),
+    )
 
 
-def _failure(event: EventCount) -> str:
-    return f"{event.left}-failed"
+def _loads(name: str, text: str, edges: Sequence[int], loads: Iterable[Loads]) -> Metric:
+    return _histogram(
+        name,
+        text,
+        (*_SOURCE, "year"),
+        edges,
+        (
+            (
+                (f"{load.experiment}-json", load.datatype, load.month),
+                load.edge,
+                load.count,
+                load.total,
+            )
+            for load in loads
+        ),
+    )
 
 
-def _source(event: EventCount) -> Labels:
-    return _labels(experiment=event.experiment, datatype=event.datatype)
+def _gauge(name: str, text: str, names: Sequence[str], values: Mapping[Labels, float]) -> Metric:
+    family = GaugeMetricFamily(name, text, labels=names)
+    for labels, value in sorted(values.items()):
+        family.add_metric(labels, value)
+    return family
 
 
-def _labels(**labels: str) -> Labels:
-    return tuple(labels.items())
-
-
-def _total(counts: Iterable[tuple[Labels, float]]) -> dict[Labels, float]:
-    total: dict[Labels, float] = {}
+def _counter(
+    name: str,
+    text: str,
+    names: Sequence[str],
+    zeros: Mapping[Labels, float],
+    counts: Iterable[tuple[Labels, float]],
+) -> Metric:
+    """A counter whose series are those of ``zeros`` and whatever was counted besides."""
+    total = dict(zeros)
     for labels, count in counts:
-        total[labels] = total.get(labels, 0.0) + count
-    return total
+        total[labels] = total.get(labels, 0) + count
+    family = CounterMetricFamily(name, text, labels=names)
+    for labels, value in sorted(total.items()):
+        family.add_metric(labels, value)
+    return family
+
+
+def _histogram(
+    name: str,
+    text: str,
+    names: Sequence[str],
+    edges: Sequence[int],
+    parts: Iterable[tuple[Labels, int, int, float]],
+) -> Metric:
+    """A histogram of parts: the labels, the index of an edge, how many lie there, their sum."""
+    counts: dict[Labels, list[int]] = {}
+    sums: dict[Labels, float] = {}
+    for labels, edge, count, total in parts:
+        counts.setdefault(labels, [0] * (len(edges) + 1))[edge] += count
+        sums[labels] = sums.get(labels, 0.0) + total
+    family = HistogramMetricFamily(name, text, labels=names)
+    uppers = [*map(floatToGoString, edges), "+Inf"]
+    for labels, at_edges in sorted(counts.items()):
+        buckets = list(zip(uppers, accumulate(at_edges), strict=True))
+        family.add_metric(labels, buckets, sums[labels])
+    return family
+
+
+def _failure(happened: Happened) -> str:
+    status = f"{happened.left}-failed"
+    return status if status in FAILURES else OTHER
+
+
+def _source(happened: Happened) -> Labels:
+    return happened.experiment, happened.datatype
+
+
+def _seconds(duration: dt.timedelta) -> float:
+    return max(0.0, duration.total_seconds())

@@ -1,9 +1,11 @@
-"""Reading the store: facts for the sensors, and what pages and metrics show. Changes nothing."""
+"""Reading the store: facts for the sensors, and what pages show. Changes nothing.
+
+What the metrics show is ``series``'.
+"""
 
 import datetime as dt
 import re
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
@@ -30,30 +32,6 @@ class JobOrder(StrEnum):
     DATE = "date"  # the newest date first
     SOURCE = "source"  # by name, each with its newest date first
     STATE = "state"  # by name, each as they are handed out
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class InFlight:
-    """How many jobs of a source are in a state."""
-
-    experiment: str
-    datatype: str
-    state: str
-    failed_in: str | None
-    count: int
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class EventCount:
-    """How often something happened to jobs of a source."""
-
-    experiment: str
-    datatype: str
-    daily: bool
-    state: str  # a JobState, PARSE_ERROR or LEASE_EXPIRED
-    left: str  # what it was before
-    count: int
-    newest: dt.date  # of the dates of these jobs
 
 
 # A column, and whether its largest value comes first. Each but NEXT is the order of an index.
@@ -83,14 +61,23 @@ class JobQueries:
         self._engine = engine
         self.overview = Overview(engine)
 
-    def ping(self) -> None:
+    def ping(self) -> str:
         """Ask the database for a sign of life.
+
+        Returns:
+            How it is, for people.
 
         Raises:
             sqlalchemy.exc.SQLAlchemyError: It gave none.
+            StoreError: It is no longer of the version that this gardener knows.
         """
         with self._engine.begin() as connection:
-            connection.execute(select(schema.version.c.version)).one()
+            found = connection.execute(select(schema.version.c.version)).scalar_one()
+        if found != schema.NEWEST:
+            raise schema.StoreError(
+                f"it is of version {found}, and this gardener of {schema.NEWEST}: restart it"
+            )
+        return f"answers, version {found}"
 
     # -- one job
 
@@ -171,7 +158,7 @@ class JobQueries:
                     found[job.key] = job
         return found
 
-    # -- pages and metrics
+    # -- pages
 
     def jobs(
         self,
@@ -231,29 +218,6 @@ class JobQueries:
         query = select(_c.state, func.count()).group_by(_c.state)
         with self._engine.begin() as connection:
             return {JobState(state): count for state, count in connection.execute(query)}
-
-    def in_flight(self) -> list[InFlight]:
-        """The jobs that are queued, handed out or in their tables, and those that failed."""
-        group = (_c.experiment, _c.datatype, _c.state, _c.failed_in)
-        query = (
-            select(*group, func.count().label("count"))
-            .where(_c.state.not_in(["complete", "withdrawn"]))
-            .group_by(*group)
-        )
-        with self._engine.begin() as connection:
-            return [InFlight(**row) for row in connection.execute(query).mappings()]
-
-    def event_counts(self) -> list[EventCount]:
-        """Everything that ever happened, counted."""
-        e = schema.events.c
-        group = (_c.experiment, _c.datatype, _c.daily, e.state, e.left)
-        query = (
-            select(*group, func.count().label("count"), func.max(_c.date).label("newest"))
-            .join(schema.events, e.job == _c.number)
-            .group_by(*group)
-        )
-        with self._engine.begin() as connection:
-            return [EventCount(**row) for row in connection.execute(query).mappings()]
 
     # -- how
 

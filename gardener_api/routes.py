@@ -11,9 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from urllib.parse import parse_qsl
 
-from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
@@ -56,29 +54,6 @@ def job_routes(commits: GroupCommit, *, token: str | None) -> list[Route]:
         )
         for path in paths
     ]
-
-
-def health_routes(commits: GroupCommit, ping: Callable[[], None]) -> list[Route]:
-    """``/alive``: the process answers. ``/ready``: so does the store.
-
-    Args:
-        commits: The sidecar's writer.
-        ping: Asks the store for a sign of life, and raises if there is none.
-    """
-
-    async def alive(_: Request) -> Response:
-        return PlainTextResponse("alive\n")
-
-    async def ready(_: Request) -> Response:
-        if not commits.alive:
-            return PlainTextResponse("not ready: the writer does not run\n", 503)
-        try:
-            await run_in_threadpool(ping)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the answer is no
-            return PlainTextResponse(f"not ready: the store: {type(error).__name__}\n", 503)
-        return PlainTextResponse("ready\n")
-
-    return [Route("/alive", alive), Route("/ready", ready)]
 
 
 def job_json(job: Job) -> bytes:

@@ -104,19 +104,20 @@ def locking(query: Select[Any]) -> Select[Any]:
     return query.order_by(_c.number).with_for_update(of=schema.jobs)
 
 
-def insert_jobs(connection: Connection, made: Collection[Job], now: dt.datetime) -> list[Job]:
+def insert_jobs(connection: Connection, made: Collection[Job], now: dt.datetime) -> list[Change]:
     """Keep new jobs, of different keys, each with its first event.
 
     Returns:
-        The same jobs, numbered.
+        The same jobs, numbered, with these events.
     """
     if not made:
         return []
     new = insert(schema.jobs).returning(_c.key, _c.number)
     numbers = {row.key: row.number for row in connection.execute(new, [_new(job) for job in made])}
     jobs = [replace(job, number=numbers[str(job.key)]) for job in made]
-    _insert_events(connection, [event(job, job.state, now=now, left=None) for job in jobs])
-    return jobs
+    events = [event(job, job.state, now=now, left=None) for job in jobs]
+    _insert_events(connection, events)
+    return [Change(job=job, events=(first,)) for job, first in zip(jobs, events, strict=True)]
 
 
 def save_jobs(connection: Connection, changes: Iterable[Change]) -> None:

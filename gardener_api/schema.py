@@ -209,6 +209,7 @@ operations = Table(
     Column("bytes_billed", BigInteger, nullable=False),
     Column("seconds", Float, nullable=False),
     Column("at", UtcTime, nullable=False),
+    Column("objects", BigInteger),  # that a load read; of no other operation
 )
 Index("operations_key", operations.c.key, operations.c.number)
 
@@ -239,8 +240,18 @@ def _index_what_the_status_page_asks(connection: Connection) -> None:
         index.create(connection)
 
 
-MIGRATIONS: Sequence[Migration] = (_add_holds, _index_what_the_status_page_asks)
+def _count_objects(connection: Connection) -> None:
+    connection.execute(text("ALTER TABLE operations ADD COLUMN objects BIGINT"))
+
+
+MIGRATIONS: Sequence[Migration] = (
+    _add_holds,
+    _index_what_the_status_page_asks,
+    _count_objects,
+)
 """Entry i takes a store of version i + 1 to version i + 2. An entry is never changed or removed."""
+NEWEST = len(MIGRATIONS) + 1
+"""The version of a store that this gardener opened."""
 
 
 def prepare(engine: Engine, migrations: Sequence[Migration] = MIGRATIONS) -> None:

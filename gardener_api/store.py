@@ -18,7 +18,7 @@ from sqlalchemy.exc import IntegrityError
 
 from gardener_api import calls as parser_calls
 from gardener_api import jobs as moves
-from gardener_api import schema
+from gardener_api import journal, schema
 from gardener_api.calls import Call, Next, NoJob, Refusal, Terms
 from gardener_api.database import open_engine, upsert, writing
 from gardener_api.days import DayQueries
@@ -38,6 +38,7 @@ from gardener_api.rows import (
     select_jobs,
 )
 from gardener_api.schema import StoreError
+from gardener_api.series import Series
 from gardener_api.tables import TableLog
 
 __all__ = ["JobStore", "StoreError"]
@@ -73,6 +74,7 @@ class JobStore(JobQueries):
         self.tables = TableLog(engine)
         self.holds = Holds(engine)
         self.days = DayQueries(engine)
+        self.series = Series(engine)
         self._writer = writing(engine)
         self._terms = terms
         self._insert_request = upsert(
@@ -121,7 +123,9 @@ class JobStore(JobQueries):
         for some in _without_repeats(asks):
             if done:
                 time.sleep(_PAUSE_SECONDS)
-            done += self._transaction(partial(self._enqueue, asks=some, now=now))
+            jobs, changes = self._transaction(partial(self._enqueue, asks=some, now=now))
+            journal.tell(changes)
+            done += jobs
         return done
 
     def withdraw(self, requester: str, *, now: dt.datetime) -> list[Job]:
@@ -143,6 +147,7 @@ class JobStore(JobQueries):
             )
             changes = self._withdraw_unwanted(connection, jobs, now)
             save_jobs(connection, changes)
+        journal.tell(changes)
         return [change.job for change in changes]
 
     def mark_reported(
@@ -181,7 +186,9 @@ class JobStore(JobQueries):
                 save_jobs(connection, changes)
             asking = [i for i, call in enumerate(calls) if isinstance(call, Next)]
             if asking:
-                self._hand_out(connection, calls, asking, answers, now)
+                changes += self._hand_out(connection, calls, asking, answers, now)
+        journal.tell(changes)
+        journal.tell_refusals(answers.values())
         return [answers[i] for i in range(len(calls))]
 
     def expire(self, *, now: dt.datetime) -> list[Job]:
@@ -200,8 +207,7 @@ class JobStore(JobQueries):
             ]
             changes += self._unwanted_again(connection, changes, now)
             save_jobs(connection, changes)
-        for change in changes:
-            log.warning("job %s: %s", change.job.key, change.events[0].detail)
+        journal.tell(changes)
         return [change.job for change in merged(changes)]
 
     # -- tables
@@ -257,7 +263,9 @@ class JobStore(JobQueries):
         with self._writer.begin() as connection:
             return work(connection)
 
-    def _enqueue(self, connection: Connection, asks: list[Ask], now: dt.datetime) -> list[Job]:
+    def _enqueue(
+        self, connection: Connection, asks: list[Ask], now: dt.datetime
+    ) -> tuple[list[Job], list[Change]]:
         keys = [str(ask.key) for ask in asks]
         latest = {job.key: job for job in locked(connection, select_jobs().where(is_latest(keys)))}
         own = self._asked_before(connection, latest.values(), {ask.requester for ask in asks})
@@ -277,10 +285,11 @@ class JobStore(JobQueries):
         save_jobs(connection, changes)
         if raised:
             connection.execute(_RAISE, raised)
-        jobs |= {job.key: job for job in insert_jobs(connection, made, now)}
+        new = insert_jobs(connection, made, now)
+        jobs |= {change.job.key: change.job for change in new}
         requests = [request_row(ask, jobs[ask.key], now) for ask in asks]
         connection.execute(self._insert_request, requests)
-        return [jobs[ask.key] for ask in asks]
+        return [jobs[ask.key] for ask in asks], changes + new
 
     def _asked_before(
         self, connection: Connection, jobs: Collection[Job], requesters: set[str]
@@ -323,7 +332,7 @@ class JobStore(JobQueries):
         asking: list[int],
         answers: dict[int, Job | Refusal],
         now: dt.datetime,
-    ) -> None:
+    ) -> list[Change]:
         jobs = [job_of(row) for row in connection.execute(_NEXT, {"count": len(asking)})]
         changes = []
         for i, job in zip(asking, jobs, strict=False):
@@ -334,6 +343,7 @@ class JobStore(JobQueries):
         for i in asking[len(jobs) :]:
             answers[i] = NoJob()
         save_jobs(connection, changes)
+        return changes
 
     def _unwanted_again(
         self, connection: Connection, changes: Iterable[Change], now: dt.datetime
@@ -354,15 +364,18 @@ class JobStore(JobQueries):
         return [moves.withdraw(j, reason, now=now) for j in jobs if j.number not in wanted]
 
     def _tables(self, key: JobKey, step: Callable[[Job], Change | None]) -> Job | None:
-        def work(connection: Connection) -> Job | None:
+        def work(connection: Connection) -> Change | None:
             found = locked(connection, select_jobs().where(is_latest([str(key)])))
             change = step(found[0]) if found else None
-            if change is None:
-                return None
-            save_jobs(connection, [change])
-            return change.job
+            if change is not None:
+                save_jobs(connection, [change])
+            return change
 
-        return self._transaction(work)
+        change = self._transaction(work)
+        if change is None:
+            return None
+        journal.tell([change])
+        return change.job
 
 
 def _without_repeats(asks: Sequence[Ask]) -> Iterable[list[Ask]]:

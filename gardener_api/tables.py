@@ -67,6 +67,7 @@ class Operation:
     bytes_billed: int
     seconds: float
     at: dt.datetime
+    objects: int | None  # that a load read; None of any other operation
 
 
 class TableLog:
@@ -111,6 +112,13 @@ class TableLog:
             inputs=_inputs(row.input_raw, row.input_annotations, row.input_before),
             attempted=_inputs(row.attempted_raw, row.attempted_annotations, row.attempted_before),
         )
+
+    def newest_date(self, table: str) -> dt.date | None:
+        """The newest partition of a table that was ever written; ``None`` if none was."""
+        query = select(func.max(_p.date)).where(_p.table == table, _p.version > 0)
+        with self._engine.begin() as connection:
+            newest: dt.date | None = connection.execute(query).scalar()
+        return newest
 
     def join_inputs(self, raw: str, annotations: str, date: dt.date) -> JoinInputs:
         """The present versions of what a join of that date reads."""
@@ -202,6 +210,7 @@ class TableLog:
         slot_seconds: float,
         bytes_billed: int,
         seconds: float,
+        objects: int | None = None,
         now: dt.datetime,
     ) -> None:
         """Note what an operation on a table did and cost.
@@ -217,6 +226,7 @@ class TableLog:
             slot_seconds: Of BigQuery's work.
             bytes_billed: By BigQuery.
             seconds: From its beginning to its end.
+            objects: That a load read.
             now: Its end.
         """
         with self._writer.begin() as connection:
@@ -232,6 +242,7 @@ class TableLog:
                     slot_seconds=slot_seconds,
                     bytes_billed=bytes_billed,
                     seconds=seconds,
+                    objects=objects,
                     at=now,
                 )
             )

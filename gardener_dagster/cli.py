@@ -123,6 +123,19 @@ def _store(config: GardenerConfig, url: str | None) -> "Iterator[JobStore]":
     envvar="GARDENER_DAGSTER_URL",
     help="Dagster's UI, as browsers reach it: the status page links to it.",
 )
+@click.option(
+    "--shutdown-timeout",
+    default=20.0,
+    show_default=True,
+    help="Seconds that open calls get to be finished when it is told to end.",
+)
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="How a line of the log looks.",
+)
 def api(
     config: str,
     host: str,
@@ -131,6 +144,8 @@ def api(
     metrics_port: int,
     database: str | None,
     dagster_url: str | None,
+    shutdown_timeout: float,
+    log_format: str,
 ) -> None:
     """Run the sidecar: the jobs API for parsers, the status page, the metrics."""
     from gardener_api.app import serve
@@ -154,6 +169,8 @@ def api(
             metrics_port=metrics_port,
             token=os.environ.get("GARDENER_API_TOKEN") or None,
             links=links,
+            shutdown_timeout=shutdown_timeout,
+            json_log=log_format == "json",
         )
     except StoreError as error:
         raise click.ClickException(str(error)) from error

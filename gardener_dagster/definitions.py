@@ -9,8 +9,10 @@ from pathlib import Path
 import dagster as dg
 
 from gardener_api.config import GardenerConfig, load_config
+from gardener_dagster.alerts import build_alerts
 from gardener_dagster.assets import build_assets
 from gardener_dagster.checks import build_checks
+from gardener_dagster.freshness import build_freshness
 from gardener_dagster.history import historical_pass_sensor
 from gardener_dagster.late import late_archives_sensor
 from gardener_dagster.leftovers import build_leftovers
@@ -18,6 +20,7 @@ from gardener_dagster.partitions import daily_partitions
 from gardener_dagster.resources import GCSResource, JobStoreResource, WarehouseResource
 from gardener_dagster.schedules import build_schedules
 from gardener_dagster.sensors import build_sensors
+from gardener_dagster.webhook import Webhook
 
 
 def build_defs(
@@ -26,22 +29,25 @@ def build_defs(
     job_store: JobStoreResource,
     warehouse: WarehouseResource,
     gcs: GCSResource,
+    webhook: Webhook | None = None,
 ) -> dg.Definitions:
     """All definitions of a configuration, on the given resources."""
     partitions = daily_partitions(config.start_date)
-    return dg.Definitions(
+    definitions = dg.Definitions(
         assets=build_assets(config, partitions),
         asset_checks=build_checks(config, partitions),
         sensors=[
             *build_sensors(config),
             late_archives_sensor(config),
             historical_pass_sensor(config),
+            *build_alerts(config, webhook),
         ],
         schedules=[*build_schedules(config), build_leftovers(config)],
         resources={"job_store": job_store, "warehouse": warehouse, "gcs": gcs},
         # A date's steps follow each other: a process each would only pay the imports again.
         executor=dg.in_process_executor,
     )
+    return dg.Definitions.merge(definitions, build_freshness(config))
 
 
 @dg.definitions
@@ -50,7 +56,7 @@ def defs() -> dg.Definitions:
 
     Raises:
         ConfigError: The configuration file has faults.
-        ValueError: A variable that is needed is not set.
+        ValueError: A variable that is needed is not set, or one has a bad value.
     """
     config = load_config(os.environ.get("GARDENER_CONFIG", "gardener.yml"))
     project = _required("GARDENER_PROJECT", "the Google Cloud project of the tables")
@@ -74,6 +80,18 @@ def defs() -> dg.Definitions:
             project=project,
             parsed_bucket=_required("GARDENER_INPUT_LOCATION", "the bucket the parsers write to"),
         ),
+        webhook=_webhook(),
+    )
+
+
+def _webhook() -> Webhook | None:
+    url = os.environ.get("GARDENER_ALERT_WEBHOOK")
+    if not url:
+        return None
+    return Webhook.of(
+        url,
+        format=os.environ.get("GARDENER_ALERT_FORMAT", ""),
+        dagster_url=os.environ.get("GARDENER_DAGSTER_URL", ""),
     )
 
 

@@ -22,7 +22,7 @@ from gardener_dagster.planning import job_key
 from gardener_dagster.resources import WarehouseResource
 from gardener_dagster.warehouse.errors import WarehouseError
 from gardener_dagster.warehouse.names import JobContext
-from gardener_dagster.warehouse.results import BqJob, Result
+from gardener_dagster.warehouse.results import BqJob, LoadResult, Result
 
 HOLD_WAIT = dt.timedelta(hours=1)
 """How long a step waits for another run's hold: longer than the tables of the largest date take."""
@@ -101,7 +101,8 @@ class TableStep:
 
     def record(self, result: Result) -> None:
         """Keeps what an operation did and cost, for the metrics and the job's page."""
-        self._context.log.info(f"{result.operation} {result.table}: {result.rows:,} rows")
+        done = f"{result.operation} {result.table}: {result.rows:,} rows"
+        self._context.log.info(f"{self.key}: {done}")
         self.store.tables.record_operation(
             key=self.key,
             table=result.table,
@@ -113,6 +114,7 @@ class TableStep:
             slot_seconds=result.slot_seconds,
             bytes_billed=result.bytes_billed,
             seconds=result.waiting_seconds + result.running_seconds,
+            objects=result.objects if isinstance(result, LoadResult) else None,
             now=utc_now(),
         )
 

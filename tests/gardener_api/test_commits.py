@@ -142,7 +142,8 @@ def test_the_end_finishes_what_was_taken(held: HeldStore, now: dt.datetime) -> N
         await commits.close()
         await asyncio.sleep(0)
         assert (await first, await second) == (Gone("0"), Gone("0"))
-        assert not commits.alive
+        with pytest.raises(UnavailableError, match="ending"):
+            commits.check()
         with pytest.raises(UnavailableError, match="ending"):
             commits.submit(Heartbeat("third"))
 

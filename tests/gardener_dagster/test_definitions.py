@@ -35,7 +35,7 @@ def test_every_source_of_production_has_its_chain(
 ) -> None:
     graph = repository.asset_graph
     joined = [s for s in production.sources if s.joined_table]
-    assert len(graph.get_all_asset_keys()) == 3 * 16 + len(joined)
+    assert len(graph.get_all_asset_keys()) == 3 * 16 + len(joined) + 1  # and freshness
     for source in production.sources:
         raw = dg.AssetKey([f"raw_{source.experiment}", source.datatype])
         node = graph.get(raw)

@@ -68,4 +68,4 @@ def test_each_date_was_parsed_and_loaded_once(stack: StackClient) -> None:
             assert job is not None
             assert (job.state, job.id) == (JobState.COMPLETE, str(job.key))
             loads = [o for o in stack.store.tables.operations(job.key) if o.operation == "load"]
-            assert len(loads) == 1
+            assert [load.objects for load in loads] == [job.archives]

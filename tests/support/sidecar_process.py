@@ -31,12 +31,14 @@ class SidecarProcess:
         url: Of the store.
         folder: For its configuration and its log; of its own.
         timeout: How long its leases are.
+        config: Its configuration. Empty: of one source.
         port: Of the jobs API. 0: one that is free, another one each time that it starts.
     """
 
     url: str
     folder: Path
     timeout: str = "5h"
+    config: str = ""
     port: int = 0
     status_port: int = 0
     metrics_port: int = 0
@@ -45,7 +47,7 @@ class SidecarProcess:
     def __post_init__(self) -> None:
         self.folder.mkdir(exist_ok=True)
         self._config = self.folder / "gardener.yml"
-        self._config.write_text(CONFIG.format(timeout=self.timeout))
+        self._config.write_text(self.config or CONFIG.format(timeout=self.timeout))
         self._log = self.folder / "sidecar.log"
         self._wanted = self.port
 

@@ -1,0 +1,220 @@
+"""A real Prometheus scrapes a real sidecar, and the alerts of ``alerts.yml`` are asked of it."""
+
+import datetime as dt
+import json
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from prometheus import program
+from sidecar_process import SidecarProcess
+
+from gardener_api.calls import Update
+from gardener_api.jobs import Ask, JobKey, JobState, Priority
+from gardener_api.store import JobStore
+
+RULES = Path(__file__).parent.parent.parent / "alerts.yml"
+SCRAPED_EVERY = 0.5
+SAMPLES = 12
+"""So many of a series make what ``increase`` extrapolates small."""
+BUCKET = "archive-mlab-oti"
+CONFIG = """
+start_date: 2024-03-01
+sources:
+- {{bucket: archive-mlab-oti, experiment: ndt, datatype: ndt7}}
+- {{bucket: archive-mlab-oti, experiment: ndt, datatype: {other}}}
+"""
+
+
+def test_promtool_accepts_the_rules() -> None:
+    checked = subprocess.run(
+        [program("promtool"), "check", "rules", RULES], capture_output=True, text=True, check=False
+    )
+    assert checked.returncode == 0, checked
+    assert "4 rules found" in checked.stdout
+
+
+class Prometheus:
+    """A server that scrapes one sidecar."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        groups = yaml.safe_load(RULES.read_text())["groups"]
+        self._rules = {rule["alert"]: rule["expr"] for g in groups for rule in g["rules"]}
+
+    def ready(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self._port}/-/ready", timeout=5):
+                return True
+        except (urllib.error.URLError, ConnectionError):
+            return False
+
+    def query(self, expression: str) -> list[dict[str, Any]]:
+        form = urllib.parse.urlencode({"query": expression})
+        url = f"http://127.0.0.1:{self._port}/api/v1/query?{form}"
+        with urllib.request.urlopen(url, timeout=10) as response:
+            result: list[dict[str, Any]] = json.load(response)["data"]["result"]
+            return result
+
+    def value(self, expression: str) -> float | None:
+        """The value of an expression of one series; ``None`` where there is none."""
+        found = self.query(expression)
+        return float(found[0]["value"][1]) if found else None
+
+    def firing(self) -> dict[str, list[str]]:
+        """The alerts whose condition holds, with the datatypes that they name."""
+        found = {alert: self.query(rule) for alert, rule in self._rules.items()}
+        return {
+            alert: sorted(series["metric"].get("datatype", "") for series in result)
+            for alert, result in found.items()
+            if result
+        }
+
+
+@pytest.fixture
+def sidecar(tmp_path: Path) -> Iterator[SidecarProcess]:
+    url = f"sqlite:///{tmp_path / 'gardener.db'}"
+    process = SidecarProcess(url, tmp_path / "sidecar", config=CONFIG.format(other="annotation2"))
+    process.start()
+    yield process
+    process.close()
+
+
+@pytest.fixture
+def prometheus(sidecar: SidecarProcess, tmp_path: Path) -> Iterator[Prometheus]:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    config = {
+        "global": {
+            "scrape_interval": f"{round(SCRAPED_EVERY * 1000)}ms",
+            "scrape_timeout": "500ms",
+        },
+        "rule_files": [str(RULES)],
+        "scrape_configs": [
+            {
+                "job_name": "gardener",
+                "static_configs": [{"targets": [f"127.0.0.1:{sidecar.metrics_port}"]}],
+            }
+        ],
+    }
+    (tmp_path / "prometheus.yml").write_text(yaml.safe_dump(config))
+    command = [
+        program("prometheus"),
+        f"--config.file={tmp_path / 'prometheus.yml'}",
+        f"--storage.tsdb.path={tmp_path / 'tsdb'}",
+        f"--web.listen-address=127.0.0.1:{port}",
+    ]
+    log = tmp_path / "prometheus.log"
+    with log.open("wb") as stream:
+        process = subprocess.Popen(command, stdout=stream, stderr=stream, cwd=tmp_path)
+    try:
+        server = Prometheus(port)
+        wait_until(server.ready, process, log)
+        yield server
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+@pytest.fixture
+def store(sidecar: SidecarProcess) -> Iterator[JobStore]:
+    """The same store, as Dagster's runs have it."""
+    with closing(JobStore.open(sidecar.url, lease=dt.timedelta(hours=5), max_attempts=3)) as opened:
+        yield opened
+
+
+def wait_until(done: Callable[[], bool], process: "subprocess.Popen[bytes]", log: Path) -> None:
+    """Poll until it is done; fail the test where the process ended or time is up."""
+    deadline = time.monotonic() + 30
+    while not done():
+        if process.poll() is not None or time.monotonic() > deadline:
+            pytest.fail(log.read_text())
+        time.sleep(0.01)
+
+
+def until(done: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not done():
+        assert time.monotonic() < deadline, "Prometheus did not see it in time"
+        time.sleep(0.05)
+
+
+def run_job(store: JobStore, datatype: str, day: int, error: str = "") -> None:
+    """Take a daily job through its life; with an error it fails in its tables."""
+    now = dt.datetime.now(dt.UTC)
+    key = JobKey(bucket=BUCKET, experiment="ndt", datatype=datatype, date=dt.date(2024, 3, day))
+    ask = Ask(
+        key=key,
+        requester="run:a",
+        run_id="a",
+        backfill_id=None,
+        covers_tables=False,
+        priority=Priority.DAILY,
+        daily=True,
+        filter="",
+        tmp="tmp_ndt",
+        raw="raw_ndt",
+        join=None,
+        rank=0,
+        archives=3,
+    )
+    store.enqueue([ask], now=now)
+    [job] = store.lease(1, now=now)
+    store.apply([Update(job.id, "postProcessing")], now=now)
+    store.stage(key, JobState.LOADING, run_id="t", now=now)
+    if error:
+        store.fail_stage(key, error, run_id="t", now=now)
+    else:
+        store.stage(key, JobState.COMPLETE, run_id="t", now=now)
+
+
+def test_the_alerts_are_right(
+    prometheus: Prometheus, sidecar: SidecarProcess, store: JobStore
+) -> None:
+    failed = 'sum(gardener_jobs_total{status!="success"})'
+    completed = "sum(gardener_completed_total)"
+    samples = 'count_over_time(gardener_jobs_total{status="starting"}[1h])'
+
+    until(lambda: prometheus.value(samples) is not None)
+    assert prometheus.firing() == {"GardenerNoDailySuccess": ["annotation2", "ndt7"]}
+
+    for day in (1, 2, 3):
+        run_job(store, "ndt7", day, error="No such field: x")
+    run_job(store, "ndt7", 4)
+    until(lambda: prometheus.value(failed) == 3 and prometheus.value(completed) == 1)
+    assert prometheus.firing() == {"GardenerNoDailySuccess": ["annotation2"]}
+
+    run_job(store, "annotation2", 4)
+    until(lambda: prometheus.value(completed) == 2)
+    until(lambda: (prometheus.value(samples) or 0) > SAMPLES)
+    assert prometheus.firing() == {}, "three failures are none too many"
+
+    run_job(store, "annotation2", 5, error="No such field: x")
+    until(lambda: prometheus.value(failed) == 4)
+    assert prometheus.firing() == {}, "three of one, one of another"
+
+    run_job(store, "ndt7", 5, error="No such field: x")
+    until(lambda: prometheus.value(failed) == 5)
+    assert prometheus.firing() == {"GardenerJobsFail": ["ndt7"]}
+
+    assert sidecar.end() == 0
+    until(lambda: prometheus.value("up") == 0)
+    assert "GardenerMissing" in prometheus.firing()
+
+    sidecar.config = CONFIG.format(other="hopannotation2")
+    sidecar.start()
+    until(lambda: prometheus.value("up") == 1)
+    assert prometheus.firing() == {
+        "GardenerJobsFail": ["ndt7"],  # a restart has neither forgotten nor repeated them
+        "GardenerDatatypeNotConfigured": ["annotation2"],
+        "GardenerNoDailySuccess": ["hopannotation2"],
+    }

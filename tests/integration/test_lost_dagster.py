@@ -22,6 +22,11 @@ from gardener_dagster.local.upload import upload_archives
 from gardener_dagster.planning import job_key
 
 HELD, NOT_HELD, KILLED, TOO_LATE, BAD = (dt.date(2024, 2, day) for day in (1, 2, 5, 8, 11))
+WANTED = [
+    ("annotation2", HELD), ("annotation2", NOT_HELD),  # by a run that is cancelled
+    ("ndt7", KILLED), ("annotation2", KILLED), ("annotation2", TOO_LATE),  # by two that are killed
+    ("ndt7", BAD),
+]  # fmt: skip
 NDT7, ANNOTATION2 = ("parsed", "ndt", "ndt7"), ("parsed", "ndt", "annotation2")
 SECONDS = 120.0
 
@@ -64,7 +69,7 @@ def lost(stack: StackClient, tmp_path_factory: pytest.TempPathFactory) -> Lost:
         killed = runs.launch([NDT7, ANNOTATION2], KILLED, KILLED)
         killed_too = runs.launch([ANNOTATION2], TOO_LATE, TOO_LATE)
         failed = runs.launch([NDT7], BAD, BAD)
-        until(lambda: stack.store.counts().get(JobState.QUEUED) == 6, "not all asked for")
+        until(lambda: all(is_queued(stack, *wanted) for wanted in WANTED), "not all asked for")
 
         parser = cleanup.enter_context(JobsClient(stack.settings.jobs_url))
         held = parser.next()
@@ -105,6 +110,11 @@ def lost(stack: StackClient, tmp_path_factory: pytest.TempPathFactory) -> Lost:
         given_up=given_up,
         queued=queued,
     )
+
+
+def is_queued(stack: StackClient, datatype: str, date: dt.date) -> bool:
+    found = stack.store.latest(job_key(stack.config.source(f"ndt/{datatype}"), date))
+    return found is not None and found.state is JobState.QUEUED
 
 
 def job(stack: StackClient, datatype: str, date: dt.date) -> Job:

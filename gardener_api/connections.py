@@ -9,7 +9,7 @@ import asyncio
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 MAX_CONNECTIONS = 4_096
-"""Of a port; M-Lab's parsers have about a hundred. One more is closed at once."""
+"""Of a port; a client needs one for each call under way. One more is closed at once."""
 HEAD_SECONDS = 30.0
 """For the line and the headers of a request to arrive, from the connection's start or from the
 first byte after the last answer. A connection that is kept alive may be silent for longer."""

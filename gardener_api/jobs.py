@@ -1,7 +1,8 @@
-"""The parse job: its key, its states, the one table of transitions, and the moves that are ours.
+"""The parse job: its key, its states, and the one table of transitions by which all move it.
 
 Pure data and functions without I/O, clock or database: here belongs what is true of a job wherever
-it is kept. What parsers may say about a job is in ``calls``; keeping jobs is ``store``'s.
+it is kept. What parsers say about a job is in ``calls``, what runs of its tables say in ``stages``;
+keeping jobs is ``store``'s.
 """
 
 import datetime as dt
@@ -74,7 +75,7 @@ TRANSITIONS: Mapping[JobState, frozenset[JobState]] = {
     JobState.JOINING: _FIRST_STAGES | _TABLES_END,
     # The tables are made again from the parse that there is: a repair, or newer annotations.
     JobState.COMPLETE: _FIRST_STAGES,
-    JobState.FAILED: _FIRST_STAGES,  # only where its parse was done: see `enter_stage`
+    JobState.FAILED: _FIRST_STAGES,  # only where its parse was done: see `stages`
     JobState.WITHDRAWN: frozenset(),
 }
 
@@ -352,64 +353,3 @@ def new_job(ask: Ask, generation: int, *, now: dt.datetime) -> Job:
 def withdraw(job: Job, reason: str, *, now: dt.datetime) -> Change:
     """Take a job back."""
     return move(job, JobState.WITHDRAWN, now=now, detail=reason)
-
-
-def enter_stage(
-    job: Job, state: JobState, *, run_id: str, detail: str, now: dt.datetime
-) -> Change | None:
-    """Take a job to a stage of its tables, or to complete.
-
-    Returns:
-        The change; ``None`` if what the run works on is not the parse of this job: it is not done
-        yet, or it is done and nobody has begun to load it. Then the job waits for a run of its own.
-
-    Raises:
-        TransitionError: ``state`` is no stage, or the job cannot go there from where it is.
-    """
-    if state not in TABLE_STATES | {JobState.COMPLETE}:
-        raise TransitionError(f"job {job.id}: {state} is no stage of its tables")
-    if job.parsed is None:
-        return None
-    if job.state is JobState.POST_PROCESSING and state is not JobState.LOADING:
-        return None
-    if job.state is state:
-        if job.run_id == run_id:
-            return Change(job=replace(job, detail=clean_text(detail)))
-        again = replace(job, run_id=run_id, detail=clean_text(detail), entered=now)
-        return Change(job=again, events=(event(again, state, now=now, left=job),))
-    error = "" if state is JobState.COMPLETE else job.error
-    return move(job, state, now=now, detail=detail, run_id=run_id, error=error, failed_in=None)
-
-
-def fail_stage(
-    job: Job, error: str, *, run_id: str, number: int | None, now: dt.datetime
-) -> Change | None:
-    """Fail a job in the stage that it is in.
-
-    Args:
-        job: The job.
-        error: Why.
-        run_id: The Dagster run that failed.
-        number: Of the job that the run was started for, if known. Only then can a run fail a job
-            whose tables it never began.
-        now: The time.
-
-    Returns:
-        The change; ``None`` where this run has nothing to fail: the parse is not done, the job has
-        ended, or its tables are another run's.
-    """
-    begun = job.state in TABLE_STATES and job.run_id == run_id
-    never_begun = job.state is JobState.POST_PROCESSING and job.number == number
-    if not begun and not never_begun:
-        return None
-    change = move(
-        job,
-        JobState.FAILED,
-        now=now,
-        detail=job.detail,
-        error=clean_text(error),
-        failed_in=job.state,
-        run_id=run_id,
-    )
-    (failed,) = change.events
-    return Change(job=change.job, events=(replace(failed, detail=change.job.error),))

@@ -1,7 +1,7 @@
 """The job store: every change of a job, each call one committed transaction.
 
-What a change makes of a job is decided in ``jobs`` and ``calls``; reading alone is in ``queries``;
-the tables in BigQuery are ``tables``'. A method returns after its commit.
+What a change makes of a job is decided in ``jobs``, ``calls`` and ``stages``; reading alone is in
+``queries``; the tables in BigQuery are ``tables``'. A method returns after its commit.
 """
 
 import datetime as dt
@@ -18,7 +18,7 @@ from sqlalchemy.exc import IntegrityError
 
 from gardener_api import calls as parser_calls
 from gardener_api import jobs as moves
-from gardener_api import journal, schema
+from gardener_api import journal, schema, stages
 from gardener_api.calls import Call, Next, NoJob, Refusal, Terms
 from gardener_api.database import open_engine, upsert, writing
 from gardener_api.days import DayQueries
@@ -219,14 +219,14 @@ class JobStore(JobQueries):
 
         Returns:
             The job; ``None`` if there is none, or the run does not work on its parse (see
-            ``jobs.enter_stage``). Then nothing changes.
+            ``stages.enter_stage``). Then nothing changes.
 
         Raises:
             TransitionError: ``state`` is no stage, or none that can follow.
         """
         return self._tables(
             key,
-            lambda job: moves.enter_stage(job, state, run_id=run_id, detail=detail, now=now),
+            lambda job: stages.enter_stage(job, state, run_id=run_id, detail=detail, now=now),
         )
 
     def fail_stage(
@@ -241,10 +241,10 @@ class JobStore(JobQueries):
         """Fail the newest job of a key in the stage where it is.
 
         Returns:
-            The job; ``None`` where this run has nothing to fail (see ``jobs.fail_stage``).
+            The job; ``None`` where this run has nothing to fail (see ``stages.fail_stage``).
         """
         return self._tables(
-            key, lambda job: moves.fail_stage(job, error, run_id=run_id, number=number, now=now)
+            key, lambda job: stages.fail_stage(job, error, run_id=run_id, number=number, now=now)
         )
 
     # -- how

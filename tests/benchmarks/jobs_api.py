@@ -1,7 +1,10 @@
 """How quick the jobs API is on this machine: run by hand, asserts nothing.
 
     .venv/bin/python tests/benchmarks/jobs_api.py [--seconds 10] [--connections 64]
+        [--database postgresql://...] [--server granian]
 
+Without ``--database`` the store is SQLite in a file; granian must be installed. Each connection is
+a parser's: it calls again as soon as it is answered, and of ``next`` each call takes a job.
 The sidecar runs as a process, the load comes from another one over kept-alive connections of
 127.0.0.1, and what the sidecar needs without any store (``/alive``) is measured in the same run as
 the baseline. A call counts when its answer says that it is committed.

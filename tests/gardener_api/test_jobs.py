@@ -100,36 +100,6 @@ class TestTransitions:
         assert change.job.ended == now
 
 
-class TestStages:
-    @pytest.fixture
-    def parsed(self, job: Job, now: dt.datetime) -> Job:
-        return replace(job, state=JobState.POST_PROCESSING, parsed=now, error="no disk")
-
-    def test_completion_clears_the_error(self, parsed: Job, now: dt.datetime) -> None:
-        loading = jobs.enter_stage(parsed, JobState.LOADING, run_id="t", detail="", now=now)
-        assert loading is not None
-        assert loading.job.error == "no disk"
-        complete = jobs.enter_stage(loading.job, JobState.COMPLETE, run_id="t", detail="", now=now)
-        assert complete is not None
-        assert complete.job.error == ""
-
-    def test_the_same_stage_again(self, parsed: Job, now: dt.datetime) -> None:
-        first = jobs.enter_stage(parsed, JobState.LOADING, run_id="t", detail="a", now=now)
-        assert first is not None
-        later = now + dt.timedelta(minutes=1)
-        detail = jobs.enter_stage(first.job, JobState.LOADING, run_id="t", detail="b", now=later)
-        assert detail is not None
-        assert (detail.job.detail, detail.job.entered, detail.events) == ("b", now, ())
-        taken = jobs.enter_stage(first.job, JobState.LOADING, run_id="u", detail="c", now=later)
-        assert taken is not None
-        assert (taken.job.run_id, taken.job.entered, len(taken.events)) == ("u", later, 1)
-
-    def test_a_parse_that_failed_has_no_tables(self, job: Job, now: dt.datetime) -> None:
-        failed = replace(job, state=JobState.FAILED)
-        change = jobs.enter_stage(failed, JobState.LOADING, run_id="t", detail="", now=now)
-        assert change is None
-
-
 class TestAttaches:
     @pytest.mark.parametrize("state", JobState)
     def test_who_asks_again(self, job: Job, state: JobState) -> None:

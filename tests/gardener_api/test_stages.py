@@ -2,11 +2,13 @@
 
 import datetime as dt
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from gardener_api.calls import Update
-from gardener_api.jobs import Ask, Job, JobKey, JobState, TransitionError
+from gardener_api.jobs import Ask, Job, JobKey, JobState, TransitionError, new_job
+from gardener_api.stages import enter_stage
 from gardener_api.store import JobStore
 
 MakeAsk = Callable[..., Ask]
@@ -21,7 +23,41 @@ def done(store: JobStore, job: Job, now: dt.datetime) -> Job:
     return answer
 
 
-class TestTables:
+class TestMoves:
+    @pytest.fixture
+    def job(self, make_ask: MakeAsk, now: dt.datetime) -> Job:
+        return new_job(make_ask(), 1, now=now)
+
+    @pytest.fixture
+    def parsed(self, job: Job, now: dt.datetime) -> Job:
+        return replace(job, state=JobState.POST_PROCESSING, parsed=now, error="no disk")
+
+    def test_completion_clears_the_error(self, parsed: Job, now: dt.datetime) -> None:
+        loading = enter_stage(parsed, JobState.LOADING, run_id="t", detail="", now=now)
+        assert loading is not None
+        assert loading.job.error == "no disk"
+        complete = enter_stage(loading.job, JobState.COMPLETE, run_id="t", detail="", now=now)
+        assert complete is not None
+        assert complete.job.error == ""
+
+    def test_the_same_stage_again(self, parsed: Job, now: dt.datetime) -> None:
+        first = enter_stage(parsed, JobState.LOADING, run_id="t", detail="a", now=now)
+        assert first is not None
+        later = now + dt.timedelta(minutes=1)
+        detail = enter_stage(first.job, JobState.LOADING, run_id="t", detail="b", now=later)
+        assert detail is not None
+        assert (detail.job.detail, detail.job.entered, detail.events) == ("b", now, ())
+        taken = enter_stage(first.job, JobState.LOADING, run_id="u", detail="c", now=later)
+        assert taken is not None
+        assert (taken.job.run_id, taken.job.entered, len(taken.events)) == ("u", later, 1)
+
+    def test_a_parse_that_failed_has_no_tables(self, job: Job, now: dt.datetime) -> None:
+        failed = replace(job, state=JobState.FAILED)
+        change = enter_stage(failed, JobState.LOADING, run_id="t", detail="", now=now)
+        assert change is None
+
+
+class TestInTheStore:
     def test_a_whole_life(
         self, store: JobStore, make_ask: MakeAsk, make_key: MakeKey, now: dt.datetime
     ) -> None:

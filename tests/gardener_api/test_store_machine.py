@@ -3,9 +3,7 @@
 import datetime as dt
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
@@ -19,92 +17,21 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from store_model import ENDED, MAX_ATTEMPTS, Model, Wish, described
 
 from gardener_api.calls import BadState, Call, Error, Gone, Heartbeat, Next, NoJob, Update
 from gardener_api.jobs import Ask, Job, JobKey, JobState, Priority, TransitionError
 from gardener_api.store import JobStore
 
 LEASE = dt.timedelta(hours=1)
-MAX_ATTEMPTS = 2
 KEYS = [
     JobKey(bucket="b", experiment="ndt", datatype=datatype, date=dt.date(2024, 3, day))
     for datatype in ("annotation2", "ndt7")
     for day in (1, 2)
 ]
 REQUESTERS = ["run:a", "backfill:b", "sensor"]
-ENDED = ("complete", "failed", "withdrawn")
 STAGES = ("loading", "deduplicating", "copying", "deleting", "joining")
 FIRST = ("loading", "deduplicating", "joining")
-
-
-@dataclass
-class Wish:
-    reported: bool = False
-    withdrawn: bool = False
-
-
-@dataclass
-class Model:
-    """A job as it should be."""
-
-    key: JobKey
-    generation: int
-    priority: int
-    state: str
-    attempt: int = 1
-    detail: str = ""
-    error: str = ""
-    failed_in: str | None = None
-    parser: str = ""
-    run_id: str = ""
-    expires: dt.datetime | None = None
-    handed_out: bool = False
-    parsed: bool = False
-    had_ended: bool = False
-    announced: bool = False
-    wishes: dict[str, Wish] = field(default_factory=dict)
-
-    @property
-    def id(self) -> str:
-        first = self.generation == 1 and self.attempt == 1
-        return str(self.key) if first else f"{self.key}~{self.generation}.{self.attempt}"
-
-    @property
-    def wanted(self) -> bool:
-        return any(not wish.withdrawn for wish in self.wishes.values())
-
-    def enter(self, state: str, detail: str = "") -> None:
-        self.state, self.detail = state, detail
-        self.had_ended |= state in ENDED
-
-    def end_attempt(self, error: str) -> None:
-        self.error, self.expires = error, None
-        if self.attempt == MAX_ATTEMPTS:
-            self.failed_in = self.state
-            self.enter("failed", self.detail)
-        else:
-            self.attempt += 1
-            self.parser, self.handed_out = "", False
-            self.enter("queued")
-            if not self.wanted:
-                self.enter("withdrawn", "nobody wants it any more")
-
-
-def described(job: Job) -> dict[str, Any]:
-    return {
-        "id": job.id,
-        "state": job.state.value,
-        "attempt": job.attempt,
-        "priority": job.priority.value,
-        "detail": job.detail,
-        "error": job.error,
-        "failed_in": job.failed_in.value if job.failed_in else None,
-        "parser": job.parser,
-        "run_id": job.run_id,
-        "expires": job.lease_expires,
-        "parsed": job.parsed is not None,
-        "had_ended": job.ended is not None,
-    }
 
 
 class Machine(RuleBasedStateMachine):

@@ -1,0 +1,79 @@
+"""What a run of the tables says about a job, and what that makes of it.
+
+Pure functions, the counterpart of ``calls``. How the outcome is kept is ``store``'s.
+"""
+
+import datetime as dt
+from dataclasses import replace
+
+from gardener_api.jobs import (
+    TABLE_STATES,
+    Change,
+    Job,
+    JobState,
+    TransitionError,
+    clean_text,
+    event,
+    move,
+)
+
+
+def enter_stage(
+    job: Job, state: JobState, *, run_id: str, detail: str, now: dt.datetime
+) -> Change | None:
+    """Take a job to a stage of its tables, or to complete.
+
+    Returns:
+        The change; ``None`` if what the run works on is not the parse of this job: it is not done
+        yet, or it is done and nobody has begun to load it. Then the job waits for a run of its own.
+
+    Raises:
+        TransitionError: ``state`` is no stage, or the job cannot go there from where it is.
+    """
+    if state not in TABLE_STATES | {JobState.COMPLETE}:
+        raise TransitionError(f"job {job.id}: {state} is no stage of its tables")
+    if job.parsed is None:
+        return None
+    if job.state is JobState.POST_PROCESSING and state is not JobState.LOADING:
+        return None
+    if job.state is state:
+        if job.run_id == run_id:
+            return Change(job=replace(job, detail=clean_text(detail)))
+        again = replace(job, run_id=run_id, detail=clean_text(detail), entered=now)
+        return Change(job=again, events=(event(again, state, now=now, left=job),))
+    error = "" if state is JobState.COMPLETE else job.error
+    return move(job, state, now=now, detail=detail, run_id=run_id, error=error, failed_in=None)
+
+
+def fail_stage(
+    job: Job, error: str, *, run_id: str, number: int | None, now: dt.datetime
+) -> Change | None:
+    """Fail a job in the stage that it is in.
+
+    Args:
+        job: The job.
+        error: Why.
+        run_id: The Dagster run that failed.
+        number: Of the job that the run was started for, if known. Only then can a run fail a job
+            whose tables it never began.
+        now: The time.
+
+    Returns:
+        The change; ``None`` where this run has nothing to fail: the parse is not done, the job has
+        ended, or its tables are another run's.
+    """
+    begun = job.state in TABLE_STATES and job.run_id == run_id
+    never_begun = job.state is JobState.POST_PROCESSING and job.number == number
+    if not begun and not never_begun:
+        return None
+    change = move(
+        job,
+        JobState.FAILED,
+        now=now,
+        detail=job.detail,
+        error=clean_text(error),
+        failed_in=job.state,
+        run_id=run_id,
+    )
+    (failed,) = change.events
+    return Change(job=change.job, events=(replace(failed, detail=change.job.error),))

@@ -114,22 +114,24 @@ def follow_backfill(
     Returns:
         Whether all went well.
     """
-    told: set[tuple[str, dt.date]] = set()
-    good = True
-    while True:
-        # In this order: what is seen ended after the backfill did is what the backfill made of it.
+    status = "REQUESTED"
+    while status in UNFINISHED:
+        time.sleep(LOOK_SECONDS)
         status = dagster.backfill_status(backfill_id)
-        over = status not in UNFINISHED
+    # From here on, what has ended is what the backfill made of it: its jobs were asked for.
+    told: set[tuple[str, dt.date]] = set()
+    good = status == "COMPLETED_SUCCESS"
+    while True:
         facts = list(day_facts(store, sources, first, last))
         for fact in facts:
             ended = fact.job is None or fact.job.state in ENDED
-            if over and ended and (fact.source, fact.date) not in told:
+            if ended and (fact.source, fact.date) not in told:
                 told.add((fact.source, fact.date))
                 good = good and (fact.job is None or fact.job.state is JobState.COMPLETE)
                 echo(str(fact))
-        if over and len(told) == len(facts):
+        if len(told) == len(facts):
             echo(f"backfill {backfill_id}: {status}")
-            return good and status == "COMPLETED_SUCCESS"
+            return good
         time.sleep(LOOK_SECONDS)
 
 

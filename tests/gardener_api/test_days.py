@@ -48,3 +48,24 @@ def test_how_many_wait_for_their_tables(
         store.apply([Update(job.id, JobState.POST_PROCESSING, "")], now=now)
     assert store.days.waiting_for_tables(Priority.HISTORICAL) == 1
     assert store.days.waiting_for_tables(Priority.DAILY) == 0
+
+
+def test_how_many_jobs_some_requesters_asked_for(
+    store: JobStore, make_ask: MakeAsk, now: dt.datetime
+) -> None:
+    store.enqueue([make_ask(1), make_ask(2), make_ask(2, requester="run:b")], now=now)
+    assert store.days.asked_by(["run:a", "run:b"]) == 3
+    assert store.days.asked_by(["run:c"]) == 0
+    assert store.days.asked_by([]) == 0
+
+
+def test_the_rows_of_the_partitions_that_were_written(
+    store: JobStore, make_key: MakeKey, now: dt.datetime
+) -> None:
+    for day in (1, 2, 3):
+        store.tables.record_partition(
+            "raw_ndt.ndt7", make_key(day).date, rows=10 * day, run_id="t", now=now
+        )
+    rows = store.days.rows("raw_ndt.ndt7", make_key(2).date, make_key(5).date)
+    assert rows == {make_key(2).date: 20, make_key(3).date: 30}
+    assert store.days.rows("", make_key(1).date, make_key(5).date) == {}

@@ -8,6 +8,7 @@ import pytest
 
 from gardener_api.config import GardenerConfig, load_config
 from gardener_dagster.definitions import build_defs, defs
+from gardener_dagster.history import historical_pass_sensor
 from gardener_dagster.resources import GCSResource, JobStoreResource, WarehouseResource
 
 PRODUCTION = Path(__file__).parent.parent / "fixtures" / "production.yml"
@@ -90,3 +91,18 @@ def test_loading_the_definitions_imports_no_client_library() -> None:
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
     )
     assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_d23_the_historical_pass_is_on_unless_the_config_says_off(
+    production: GardenerConfig, repository: dg.RepositoryDefinition
+) -> None:
+    sensor = repository.get_sensor_def("historical_pass")
+    assert sensor.default_status is dg.DefaultSensorStatus.RUNNING
+    off = production.history.model_copy(update={"enabled": False})
+    stopped = historical_pass_sensor(production.model_copy(update={"history": off}))
+    assert stopped.default_status is dg.DefaultSensorStatus.STOPPED
+
+
+def test_late_archives_are_looked_for_each_half_hour(repository: dg.RepositoryDefinition) -> None:
+    sensor = repository.get_sensor_def("late_archives")
+    assert sensor.minimum_interval_seconds == 30 * 60

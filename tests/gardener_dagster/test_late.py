@@ -119,6 +119,23 @@ def test_what_is_to_be_parsed_anyway_is_not_asked_for(
     assert looks.look() == []
 
 
+def test_a_date_whose_tables_are_being_made_is_looked_at_when_they_are(
+    looks: Looks, store: JobStore, config: GardenerConfig, put_archive: Put
+) -> None:
+    source = config.source(NDT7)
+    wish = Ask(
+        key=job_key(source, DATE), requester="r", run_id="r", backfill_id=None,
+        covers_tables=False, priority=Priority.BACKFILL, daily=False, filter="", tmp="tmp_ndt",
+        raw="raw_ndt", join="", rank=0, archives=0,
+    )  # fmt: skip
+    store.enqueue([wish], now=dt.datetime.now(dt.UTC))  # asking again would join this one
+    put_archive(DATE)
+    assert [looks.look(), looks.look()] == [[], []]
+    complete(store, config)
+    looks.look()
+    assert len(looks.look()) == 1
+
+
 def test_a_bucket_that_cannot_be_listed_is_an_error(
     looks: Looks, store: JobStore, config: GardenerConfig, bucket: storage.Bucket
 ) -> None:

@@ -10,7 +10,7 @@ from simulated import Parser
 from gardener_api.config import GardenerConfig
 from gardener_api.jobs import Ask, Job, JobState, Priority
 from gardener_api.store import JobStore
-from gardener_dagster.graph import JOB_TAG
+from gardener_dagster.graph import JOB_TAG, QUEUE_TAG
 from gardener_dagster.planning import job_key
 from gardener_dagster.sensors import build_sensors
 
@@ -134,6 +134,13 @@ def test_what_is_queued_or_being_parsed_gets_none(gardener: Gardener) -> None:
     assert gardener.runs("parsed_jobs") == []
     gardener.store.lease(1, now=NOW)
     assert gardener.runs("parsed_jobs") == []
+
+
+def test_tables_of_the_historical_pass_are_behind_those_of_a_daily_job(gardener: Gardener) -> None:
+    gardener.parse(ANNOTATION2, priority=Priority.HISTORICAL)
+    gardener.parse(NDT7, priority=Priority.DAILY)
+    requests = gardener.tick("parsed_jobs").run_requests or ()
+    assert [int(request.tags[QUEUE_TAG]) for request in requests] == [10, -10]
 
 
 def test_the_join_follows_in_the_same_run_where_it_is_ready(gardener: Gardener) -> None:

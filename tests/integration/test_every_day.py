@@ -55,6 +55,7 @@ class Story:
     reloaded_after: tuple[int, int] = (0, 0)
     cancelled: dict[JobKey, Job] = field(default_factory=dict)
     history: list[dg.DagsterRun] = field(default_factory=list)
+    late: list[dg.DagsterRun] = field(default_factory=list)
     versions_before: list[int] = field(default_factory=list)
     versions_after: list[int] = field(default_factory=list)
 
@@ -70,12 +71,16 @@ class Teller:
     """Does what happens."""
 
     def __init__(self, stack: StackClient, instance: dg.DagsterInstance, folder: Path) -> None:
-        self.stack, self.instance, self.folder = stack, instance, folder
+        self.stack, self.instance = stack, instance
+        self.folder, self.whole, self.queued, self.late = (
+            folder / name for name in ("first", "whole", "queued", "late")
+        )
         self.ui = DagsterUI(stack.settings.dagster_url)
         self.story = Story(instance=instance)
-        self.ndt7, self.annotations = (
-            stack.config.source(f"ndt/{name}") for name in ("ndt7", "annotation2")
-        )
+
+    def _upload(self, folder: Path, *dates: dt.date) -> None:
+        settings = self.stack.settings
+        upload_archives(folder, settings.storage_url, self.stack.config, dates)
 
     def jobs(self, dates: tuple[dt.date, ...], *sources: str) -> dict[JobKey, Job]:
         names = sources or tuple(source.name for source in self.stack.config.sources)
@@ -84,7 +89,7 @@ class Teller:
 
     def runs(self, **tags: str) -> list[dg.DagsterRun]:
         found = self.instance.get_runs(RunsFilter(tags=tags))
-        return sorted(found, key=lambda run: run.run_id and self._created(run))
+        return sorted(found, key=self._created)
 
     def _created(self, run: dg.DagsterRun) -> dt.datetime:
         record = self.instance.get_run_record_by_id(run.run_id)
@@ -104,11 +109,11 @@ class Teller:
     def miss_three_days(self) -> None:
         samples = make_samples(self.folder, [DAMAGED])
         self.stack.expected.update(samples)
-        whole = self.folder / f"ndt/ndt7/{DAMAGED:%Y/%m/%d}"
-        shutil.copytree(whole, self.folder / "whole")
-        for archive in whole.iterdir():
+        archives = f"ndt/ndt7/{DAMAGED:%Y/%m/%d}"
+        shutil.copytree(self.folder / archives, self.whole / archives)
+        for archive in (self.folder / archives).iterdir():
             archive.write_bytes(b"this is no archive")
-        upload_archives(self.folder, self.stack.settings.storage_url, self.stack.config, [DAMAGED])
+        self._upload(self.folder, DAMAGED)
         self.restart_daemon(self._three_days_pass)
 
     def _three_days_pass(self) -> None:
@@ -139,10 +144,7 @@ class Teller:
         self.story.failed = self.jobs(MISSED)
 
     def re_execute(self) -> None:
-        shutil.copytree(
-            self.folder / "whole", self.folder / f"ndt/ndt7/{DAMAGED:%Y/%m/%d}", dirs_exist_ok=True
-        )
-        upload_archives(self.folder, self.stack.settings.storage_url, self.stack.config, [DAMAGED])
+        self._upload(self.whole, DAMAGED)
         run_id = self.ui.re_execute_from_failure(self.story.caught_up[0].run_id)
 
         def over() -> bool:
@@ -156,10 +158,10 @@ class Teller:
 
     def reload_cancel_and_pass(self) -> None:
         for date in CANCELLED:
-            path = self.folder / f"ndt/ndt7/{date:%Y/%m/%d}/a.tgz"
+            path = self.queued / f"ndt/ndt7/{date:%Y/%m/%d}/a.tgz"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(b"nobody parses it")
-        upload_archives(self.folder, self.stack.settings.storage_url, self.stack.config, CANCELLED)
+        self._upload(self.queued, *CANCELLED)
         worker = self.stack.processes.part("worker")
         with ExitStack() as cleanup:
             worker.signal(signal.SIGSTOP)
@@ -231,13 +233,11 @@ class Teller:
     def annotations_come_late(self) -> None:
         self._until_quiet()
         self.story.versions_before = self._annotated()
-        folder = self.folder / f"ndt/annotation2/{DAMAGED:%Y/%m/%d}"
-        archive = sorted(folder.iterdir())[0]
-        shutil.copy(archive, folder / f"late-{archive.name}")
-        for path in folder.iterdir():
-            if not path.name.startswith("late-"):
-                path.unlink()
-        upload_archives(self.folder, self.stack.settings.storage_url, self.stack.config, [DAMAGED])
+        archives = Path(f"ndt/annotation2/{DAMAGED:%Y/%m/%d}")
+        one = sorted((self.folder / archives).iterdir())[0]
+        (self.late / archives).mkdir(parents=True)
+        shutil.copy(one, self.late / archives / f"late-{one.name}")
+        self._upload(self.late, DAMAGED)
         self.ui.turn("late_archives", on=True)
         [before] = self.jobs((DAMAGED,), "ndt/annotation2").values()
 
@@ -248,6 +248,7 @@ class Teller:
         until(over, "the late archive was not parsed")
         self._until_quiet()
         self.story.versions_after = self._annotated()
+        self.story.late = self.runs(**{"dagster/sensor_name": "late_archives"})
 
     def _annotated(self) -> list[int]:
         tables, found = self.stack.store.tables, []
@@ -367,5 +368,7 @@ def test_d16_d21_late_annotations_are_parsed_and_joined_again_once(
     assert job is not None
     want = stack.expected["annotation2", DAMAGED]
     assert (job.generation, job.archives) == (2, want.archives + 1)
+    [run] = story.late
+    assert run.tags["dagster/run_key"].startswith(f"late/{job.key}/")
     assert stack.value("raw_ndt.annotation2", DAMAGED) == want.raw_rows
     assert stack.value("ndt.ndt7", DAMAGED) == stack.expected["ndt7", DAMAGED].joined_rows

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from gardener_api import app
 from gardener_api.links import Links
 from gardener_dagster.cli import main
 
+ROOT = Path(__file__).parent.parent.parent
 Served = dict[str, Any]
 
 
@@ -26,7 +28,8 @@ def run_api() -> Callable[..., str]:
     """Runs ``gardener api``; its output."""
 
     def run(*arguments: str, code: int = 0, **environment: str) -> str:
-        result = CliRunner().invoke(main, ["api", *arguments], env=environment)
+        command = ["api", "--config", str(ROOT / "gardener.yml"), *arguments]
+        result = CliRunner().invoke(main, command, env=environment)
         assert result.exit_code == code, result.output
         return result.output
 

@@ -28,7 +28,6 @@ DATATYPES = {
 }
 _DAY, _HOUR, _MINUTE = dt.timedelta(days=1), dt.timedelta(hours=1), dt.timedelta(minutes=1)
 _BATCH = 10_000
-_TENDED = {"sqlite": ["ANALYZE"], "postgresql": ["VACUUM ANALYZE"]}
 _PASSES = 5  # over the history
 _PARSERS = [f"10.0.0.{n}" for n in range(2, 14)]
 _NO_FIELD = (
@@ -110,9 +109,9 @@ def fill(url: str, config: GardenerConfig, *, jobs: int) -> None:
             connection.execute(
                 insert(schema.operations), [o for job in newest for o in _operations(job)]
             )
-        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            for statement in _TENDED[engine.dialect.name]:  # as a store that has been for long
-                connection.exec_driver_sql(statement)
+        if engine.dialect.name == "postgresql":  # it tends itself in time; SQLite never does
+            with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+                connection.exec_driver_sql("VACUUM ANALYZE")
     finally:
         engine.dispose()
 

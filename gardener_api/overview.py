@@ -5,11 +5,11 @@ Every query is bounded, so that a page stays quick whatever the store holds. Lis
 """
 
 import datetime as dt
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from sqlalchemy import Row, Select, func, select
+from sqlalchemy import Row, Select, func, literal, select
 from sqlalchemy.engine import Engine
 
 from gardener_api import schema
@@ -29,6 +29,13 @@ PARSER_CHANGES = 2_000
 """The newest changes of jobs that parsers are looked for in."""
 _c, _e = schema.jobs.c, schema.events.c
 _FACT = tuple(_c[field.name] for field in fields(JobFact))
+_AFTER_PARSE = TABLE_STATES | {JobState.POST_PROCESSING}
+_HEAD = (
+    select(*_FACT)
+    .where(_c.state == JobState.QUEUED)
+    .order_by(_c.priority, _c.date, _c.rank, _c.number)
+    .limit(1)
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,33 +71,28 @@ class Overview:
             now: The time.
         """
         days = grid_dates(now)
-        recent, complete = _newest(self._rows(_of_dates(days[0], days[-1])))
-        head = self._rows(
-            _facts(JobState.QUEUED).order_by(_c.priority, _c.date, _c.rank, _c.number).limit(1)
-        )
         first = select(func.min(_c.number)).scalar_subquery()
-        newest = (
-            select(_c.number)
-            .where(_c.state == JobState.FAILED)
-            .order_by((_c.number + 0).desc())  # bare, SQLite would read all jobs in their order
-            .limit(MOST)
-        )
-        failed = self._rows(select(*_FACT).where(_c.number.in_(newest), _no_newer()))
-        in_hand = self._rows(_facts(*PARSING_STATES).limit(MOST))
-        in_tables = self._rows(_facts(JobState.POST_PROCESSING, *TABLE_STATES).limit(MOST))
-        return Facts(
-            most=MOST,
-            failed=list(map(_fact, failed)),
-            in_hand=list(map(_fact, in_hand)),
-            in_tables=list(map(_fact, in_tables)),
-            lost=self._lost(now - LATELY),
-            queued=counts.get(JobState.QUEUED, 0),
-            head=_fact(head[0]) if head else None,
-            handed_out=self._scalar(select(func.max(_e.at)).where(_e.state == JobState.INIT)),
-            recent=recent,
-            complete=complete,
-            begun=self._scalar(select(_c.created).where(_c.number == first)),
-        )
+        with self._engine.begin() as connection:
+            recent, complete = _newest(connection.execute(_of_dates(days[0], days[-1])))
+            head = connection.execute(_HEAD).one_or_none()
+            handed_out = select(func.max(_e.at)).where(_e.state == JobState.INIT)
+            return Facts(
+                most=MOST,
+                failed=list(map(_fact, connection.execute(_failed()))),
+                in_hand=list(map(_fact, connection.execute(_in(PARSING_STATES)))),
+                in_tables=list(map(_fact, connection.execute(_in(_AFTER_PARSE)))),
+                lost=[
+                    LostAttempt(**row._asdict()) for row in connection.execute(_lost(now - LATELY))
+                ],
+                queued=counts.get(JobState.QUEUED, 0),
+                head=_fact(head) if head else None,
+                handed_out=connection.execute(handed_out).scalar_one(),
+                recent=recent,
+                complete=complete,
+                begun=connection.execute(
+                    select(_c.created).where(_c.number == first)
+                ).scalar_one_or_none(),
+            )
 
     def parsers(self) -> list[ParserSeen]:
         """The parsers that have jobs or had one lately, who called last first.
@@ -103,14 +105,16 @@ class Overview:
             .limit(PARSER_CHANGES)
             .subquery()
         )
-        had = select(lately.c.parser, func.max(lately.c.updated)).group_by(lately.c.parser)
+        had = select(lately.c.parser, func.max(lately.c.updated), literal(0)).group_by(
+            lately.c.parser
+        )
         holds = (
             select(_c.parser, func.max(_c.updated), func.count())
             .where(_c.state.in_(sorted(PARSING_STATES)))
             .group_by(_c.parser)
         )
-        seen = [(address, called, 0) for address, called in self._rows(had)]
-        seen += self._rows(holds)
+        with self._engine.begin() as connection:
+            seen = [*connection.execute(had), *connection.execute(holds)]
         parsers: dict[str, ParserSeen] = {}
         for address, called, held in seen:
             if address and called is not None:
@@ -122,32 +126,44 @@ class Overview:
     def generations(self, key: JobKey) -> list[Generation]:
         """All jobs that there were of a key, the newest first."""
         query = select(*(_c[field.name] for field in fields(Generation)))
-        rows = self._rows(query.where(_c.key == str(key)).order_by(_c.generation.desc()))
-        return [Generation(**row._asdict() | {"state": JobState(row.state)}) for row in rows]
-
-    def _lost(self, since: dt.datetime) -> list[LostAttempt]:
-        query = (
-            select(_c.number, _c.experiment, _c.datatype, _c.date)
-            .add_columns(_e.state.label("name"), _e.at, _e.detail)
-            .join(schema.events, _e.job == _c.number)
-            .where(_e.state.in_([LEASE_EXPIRED, PARSE_ERROR]), _e.at >= since)
-            .order_by(_e.at.desc())
-            .limit(MOST)
-        )
-        return [LostAttempt(**row._asdict()) for row in self._rows(query)]
-
-    def _rows(self, query: Select[Any]) -> list[Any]:
+        query = query.where(_c.key == str(key)).order_by(_c.generation.desc())
         with self._engine.begin() as connection:
-            return list(connection.execute(query).all())
+            return [
+                Generation(**row._asdict() | {"state": JobState(row.state)})
+                for row in connection.execute(query)
+            ]
 
-    def _scalar(self, query: Select[Any]) -> Any:  # noqa: ANN401 - a column's value
-        with self._engine.begin() as connection:
-            return connection.execute(query).scalar_one_or_none()
+
+def _in(states: Collection[JobState]) -> Select[Any]:
+    return select(*_FACT).where(_c.state.in_(sorted(states))).limit(MOST)
 
 
-def _facts(*states: JobState) -> Select[Any]:
-    query = select(*_FACT)
-    return query.where(_c.state == states[0] if len(states) == 1 else _c.state.in_(sorted(states)))
+def _failed() -> Select[Any]:
+    """The newest failed jobs that no newer job of the same key takes the place of."""
+    newest = (
+        select(_c.number)
+        .where(_c.state == JobState.FAILED)
+        .order_by((_c.number + 0).desc())  # bare, SQLite would read all jobs in their order
+        .limit(MOST)
+    )
+    other = schema.jobs.alias()
+    newer = select(other.c.number).where(
+        other.c.key == _c.key,
+        other.c.generation > _c.generation,
+        other.c.state != JobState.WITHDRAWN,
+    )
+    return select(*_FACT).where(_c.number.in_(newest), ~newer.exists())
+
+
+def _lost(since: dt.datetime) -> Select[Any]:
+    return (
+        select(_c.number, _c.experiment, _c.datatype, _c.date)
+        .add_columns(_e.state.label("name"), _e.at, _e.detail)
+        .join(schema.events, _e.job == _c.number)
+        .where(_e.state.in_([LEASE_EXPIRED, PARSE_ERROR]), _e.at >= since)
+        .order_by(_e.at.desc())
+        .limit(MOST)
+    )
 
 
 def _of_dates(first: dt.date, last: dt.date) -> Select[Any]:
@@ -156,16 +172,6 @@ def _of_dates(first: dt.date, last: dt.date) -> Select[Any]:
         .where(_c.date >= first, _c.date <= last)
         .order_by(_c.date.desc(), _c.rank, _c.number.desc())
     )
-
-
-def _no_newer() -> Any:  # noqa: ANN401 - SQLAlchemy's type of NOT EXISTS
-    other = schema.jobs.alias()
-    newer = select(other.c.number).where(
-        other.c.key == _c.key,
-        other.c.generation > _c.generation,
-        other.c.state != JobState.WITHDRAWN,
-    )
-    return ~newer.exists()
 
 
 def _newest(rows: Iterable[Row[Any]]) -> tuple[list[JobFact], set[tuple[str, dt.date]]]:

@@ -72,7 +72,7 @@ def test_a_life(start: Start, store: JobStore, make_ask: MakeAsk, now: dt.dateti
         job = client.next()
         assert job is not None
         client.update(job.id, "parsing", "a.tgz")
-    assert "a.tgz" in requests.get(process.status, timeout=SECONDS).text
+    assert "a.tgz" in requests.get(f"{process.status}/jobs", timeout=SECONDS).text
     metrics = requests.get(f"{process.metrics}/metrics", timeout=SECONDS).text
     assert 'gardener_started_total{datatype="ndt7",experiment="ndt"} 1.0' in metrics
     assert process.end() == 0

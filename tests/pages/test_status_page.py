@@ -177,6 +177,11 @@ def test_a_jobs_page(new_page: NewPage, store: JobStore) -> None:
     ]  # fmt: skip
     assert "min" in history.locator("tr").first.inner_text()
     expect(page.locator("td", has_text="the daily schedule")).to_have_count(1)
+    operations = page.locator("tbody").last.locator("tr")
+    assert [row.split()[2] for row in operations.all_inner_texts()] == [
+        "load", "dedup", "copy", "delete",
+    ]  # fmt: skip
+    expect(operations.nth(1)).to_contain_text("4,321.5")
     run = page.get_by_role("link", name=job.run_id)
     assert run.get_attribute("href") == f"http://dagster.example:3000/runs/{job.run_id}"
     page.get_by_role("link", name="JSON").click()
@@ -218,9 +223,10 @@ def test_it_works_without_javascript(new_page: NewPage) -> None:
 
 @pytest.mark.parametrize("width", [390, 1400])
 def test_nothing_is_wider_than_the_window(new_page: NewPage, store: JobStore, width: int) -> None:
-    [job] = store.jobs(states={JobState.FAILED}, text="has the field", limit=1)
+    [failed] = store.jobs(states={JobState.FAILED}, text="has the field", limit=1)
+    [joining] = store.jobs(states={JobState.JOINING}, limit=1)
     page = new_page(width=width)
-    for path in (*PAGES, f"/job/{job.number}"):
+    for path in (*PAGES, f"/job/{failed.number}", f"/job/{joining.number}"):
         page.goto(path)
         assert page.evaluate(OVERFLOWING) == [], path
 

@@ -104,8 +104,14 @@ def fill(url: str, config: GardenerConfig, *, jobs: int) -> None:
             _insert(connection, _history(config, once, rng))
             for generation in range(2, _PASSES + 1):
                 _copy_history(connection, once, generation)
-            _insert(connection, _month(config, _PASSES * once, rng))
-            connection.exec_driver_sql("ANALYZE")
+            newest = list(_month(config, _PASSES * once, rng))
+            _insert(connection, iter(newest))
+            connection.execute(
+                insert(schema.operations), [o for job in newest for o in _operations(job)]
+            )
+        if engine.dialect.name == "postgresql":  # it tends itself in time; SQLite never does
+            with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+                connection.exec_driver_sql("VACUUM ANALYZE")
     finally:
         engine.dispose()
 
@@ -284,6 +290,32 @@ def _event(
         "left": left,
         "seconds": seconds,
     }
+
+
+def _operations(job: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """What was done to the tables of a job that came to its end, or nearly."""
+    if job["state"] not in (JobState.COMPLETE, JobState.JOINING):
+        return
+    tmp, raw = (f"{job[dataset]}.{job['datatype']}" for dataset in ("tmp", "raw"))
+    for i, (operation, table) in enumerate(
+        (("load", tmp), ("dedup", tmp), ("copy", raw), ("delete", tmp))
+    ):
+        yield {
+            "key": job["key"],
+            "table": table,
+            "operation": operation,
+            "run_id": job["run_id"],
+            "bq_job_ids": " ".join(
+                f"gardener_{operation}_{job['run_id']}_{table.replace('.', '_')}_{n}"
+                for n in range(1 + (operation == "dedup"))
+            ),
+            "rows": 1_234_567 * (operation != "delete"),
+            "bytes": 98_765_432_100 if operation in ("load", "dedup") else 0,
+            "slot_seconds": 4321.5 if operation == "dedup" else 0.0,
+            "bytes_billed": 98_766_000_000 if operation == "dedup" else 0,
+            "seconds": 61.5,
+            "at": job["entered"] - (4 - i) * _MINUTE,
+        }
 
 
 def _request(job: dict[str, Any]) -> dict[str, Any]:

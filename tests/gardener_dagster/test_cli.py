@@ -1,0 +1,51 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from gardener_api import app
+from gardener_api.links import Links
+from gardener_dagster.cli import main
+
+ROOT = Path(__file__).parent.parent.parent
+Served = dict[str, Any]
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> Served:
+    """What the sidecar was started with, in place of starting one."""
+    given: Served = {}
+    monkeypatch.setattr(app, "serve", lambda **arguments: given.update(arguments))
+    for name in ("GARDENER_DAGSTER_URL", "GARDENER_PROJECT", "BIGQUERY_EMULATOR_HOST"):
+        monkeypatch.delenv(name, raising=False)
+    return given
+
+
+@pytest.fixture
+def run_api() -> Callable[..., str]:
+    """Runs ``gardener api``; its output."""
+
+    def run(*arguments: str, code: int = 0, **environment: str) -> str:
+        command = ["api", "--config", str(ROOT / "gardener.yml"), *arguments]
+        result = CliRunner().invoke(main, command, env=environment)
+        assert result.exit_code == code, result.output
+        return result.output
+
+    return run
+
+
+def test_what_the_status_page_links_to(served: Served, run_api: Callable[..., str]) -> None:
+    run_api()
+    assert served["links"] == Links()
+    run_api(GARDENER_DAGSTER_URL="http://dagster:3000", GARDENER_PROJECT="mlab")
+    assert served["links"] == Links(dagster_url="http://dagster:3000", project="mlab")
+    run_api(GARDENER_PROJECT="local", BIGQUERY_EMULATOR_HOST="http://127.0.0.1:9050")
+    assert served["links"] == Links(), "a local stack has no tables in Google's console"
+
+
+def test_no_url_of_dagster(served: Served, run_api: Callable[..., str]) -> None:
+    output = run_api("--dagster-url", "dagster:3000", code=1)
+    assert "'dagster:3000': expected one like http://dagster:3000" in output
+    assert served == {}

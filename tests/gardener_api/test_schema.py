@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Engine, event, inspect, select, text
 from gardener_api import schema
 from gardener_api.calls import Heartbeat
 from gardener_api.database import open_engine, writing
-from gardener_api.jobs import Ask, JobState
+from gardener_api.jobs import Ask, JobKey, JobState
 from gardener_api.schema import StoreError
 from gardener_api.store import JobStore
 
@@ -60,6 +60,25 @@ def test_an_older_store_is_migrated_with_what_it_holds(
     with engine.begin() as connection:
         row = connection.execute(text("SELECT key, note FROM jobs")).one()
     assert tuple(row) == (str(job.key), "migrated")
+
+
+def test_version_1_had_no_objects_of_a_load(
+    engine: Engine, open_store: OpenStore, now: dt.datetime
+) -> None:
+    key = JobKey(bucket="b", experiment="ndt", datatype="ndt7", date=now.date())
+    operation: dict[str, Any] = {
+        "key": key, "table": "tmp_ndt.ndt7", "operation": "load", "run_id": "t",
+        "bq_job_ids": [], "rows": 1, "bytes": 2, "slot_seconds": 0.0, "bytes_billed": 0,
+        "seconds": 1.0, "now": now,
+    }  # fmt: skip
+    open_store().tables.record_operation(**operation)
+    with engine.begin() as connection:
+        connection.execute(text("ALTER TABLE operations DROP COLUMN objects"))
+        connection.execute(schema.version.update().values(version=1))
+    store = open_store()
+    store.tables.record_operation(**operation, objects=3)
+    assert [o.objects for o in store.tables.operations(key)] == [None, 3]
+    assert version_of(engine) == schema.NEWEST
 
 
 def test_a_failed_migration_changes_nothing(engine: Engine) -> None:

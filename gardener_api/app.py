@@ -41,6 +41,7 @@ log = logging.getLogger(__name__)
 
 _SWEEPS_PER_LEASE = 20
 _SWEEP_SECONDS = (0.05, 30.0)  # at least and at most between two
+_WRITER_SECONDS = 2.0  # for its last transaction, after the open calls have had theirs
 _FILES = 65_536
 _KEEP_ALIVE_SECONDS = 75  # longer than parsers pause between calls, so that they find it open
 
@@ -176,7 +177,7 @@ async def run(
         store_url, lease=config.tracker.timeout, max_attempts=config.tracker.max_attempts
     )
     with contextlib.closing(store):
-        async with _writer(store, clock) as commits:
+        async with _writer(store, clock, shutdown_timeout) as commits:
             times = RequestTimes()
             apps: dict[str, tuple[int, ASGIApp]] = {
                 "jobs": (
@@ -245,13 +246,16 @@ def _server(app: ASGIApp, shutdown_timeout: float) -> _Server:
 
 
 @contextlib.asynccontextmanager
-async def _writer(store: JobStore, clock: Clock) -> AsyncIterator[GroupCommit]:
+async def _writer(
+    store: JobStore, clock: Clock, shutdown_timeout: float
+) -> AsyncIterator[GroupCommit]:
     commits = GroupCommit(store, clock=clock)
     commits.start()
     try:
         yield commits
     finally:
-        await commits.close()
+        # Whoever called was answered, or was told nothing: the writer needs no time of its own.
+        await commits.close(timeout=min(shutdown_timeout, _WRITER_SECONDS))
 
 
 @contextlib.contextmanager

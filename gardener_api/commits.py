@@ -51,6 +51,7 @@ class GroupCommit:
         self._thread = threading.Thread(target=self._work, name="group commit", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._gathered: list[Waiting] = []
+        self._ended = asyncio.Event()
         self._waiting = 0
         self._open = False
 
@@ -72,12 +73,21 @@ class GroupCommit:
         self._open = True
         self._thread.start()
 
-    async def close(self) -> None:
-        """Do what was taken, take nothing more, and end the thread."""
+    async def close(self, *, timeout: float | None = None) -> None:
+        """Do what was taken, take nothing more, and end the thread.
+
+        Args:
+            timeout: Seconds after which a store that does not answer is left alone, with the calls
+                that it has not done; nobody was told that they were. ``None``: wait.
+        """
         self._open = False
         self._hand_over()
         self._queue.put(None)
-        await asyncio.to_thread(self._thread.join)
+        try:
+            async with asyncio.timeout(timeout):
+                await self._ended.wait()
+        except TimeoutError:
+            log.exception("the store did not answer; %d calls were not done", self._waiting)
 
     def submit(self, call: Call) -> "asyncio.Future[Answer]":
         """Have a call done.
@@ -108,6 +118,10 @@ class GroupCommit:
         self._gathered.clear()
 
     def _work(self) -> None:
+        self._do_all()
+        self._tell(self._ended.set)
+
+    def _do_all(self) -> None:
         while batch := self._take():
             outcome: list[Answer] | UnavailableError
             try:
@@ -115,8 +129,13 @@ class GroupCommit:
             except Exception as error:
                 log.exception("a transaction of %d calls failed", len(batch))
                 outcome = UnavailableError(f"the store failed: {type(error).__name__}")
-            assert self._loop is not None  # noqa: S101 - `start` set it before the thread
-            self._loop.call_soon_threadsafe(self._answer, batch, outcome)
+            self._tell(self._answer, batch, outcome)
+
+    def _tell(self, callback: Callable[..., object], *arguments: object) -> None:
+        assert self._loop is not None  # noqa: S101 - `start` set it before the thread
+        # Closed: `close` has left this thread behind, and nobody waits for what it says.
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(callback, *arguments)
 
     def _take(self) -> list[Waiting]:
         """All that waits, at most a batch; empty when there will be nothing more."""

@@ -94,7 +94,8 @@ def _check(source: Source, start: dt.date) -> dg.AssetChecksDefinition:
         return dg.AssetCheckResult(
             passed=due < start or (newest is not None and newest >= due),
             description=describe(due, newest, job),
-            metadata={"newest complete date": str(newest or "none"), "date due": str(due)},
+            metadata={"newest complete date": str(newest or "none"), "date due": str(due)}
+            | ({"days behind": max(0, (due - newest).days)} if newest else {}),
         )
 
     return fresh

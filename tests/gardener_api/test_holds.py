@@ -2,10 +2,6 @@ import datetime as dt
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from sqlalchemy import Engine, inspect, text
-
-from gardener_api import schema
-from gardener_api.database import open_engine, writing
 from gardener_api.store import JobStore
 
 OpenStore = Callable[..., JobStore]
@@ -40,27 +36,3 @@ def test_of_many_that_come_at_once_one_gets_it(open_store: OpenStore, now: dt.da
     with ThreadPoolExecutor(16) as pool:
         holders = set(pool.map(take, range(64)))
     assert len(holders) == 1
-
-
-def columns(engine: Engine) -> dict[str, object]:
-    found = inspect(engine)
-    return {
-        table: (
-            [(c["name"], str(c["type"]), c["nullable"]) for c in found.get_columns(table)],
-            found.get_pk_constraint(table)["constrained_columns"],
-            sorted(str(index["name"]) for index in found.get_indexes(table)),
-        )
-        for table in found.get_table_names()
-    }
-
-
-def test_a_store_of_the_first_version_gets_them(store_url: str) -> None:
-    engine = writing(open_engine(store_url))
-    schema.prepare(engine)
-    fresh = columns(engine)
-    with engine.begin() as connection:
-        connection.execute(text("DROP TABLE holds"))
-        connection.execute(schema.version.update().values(version=1))
-    schema.prepare(engine)
-    assert columns(engine) == fresh
-    engine.dispose()

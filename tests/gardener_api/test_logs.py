@@ -142,7 +142,6 @@ def test_what_was_rolled_back_is_not_told(
     def fail(*_: object) -> None:
         raise RuntimeError("no")
 
-    monkeypatch.setattr("gardener_api.store.select_next", fail)
     monkeypatch.setattr("gardener_api.store.save_jobs", fail)
     with pytest.raises(RuntimeError):
         store.lease(1, now=now)

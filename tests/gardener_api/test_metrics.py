@@ -296,6 +296,10 @@ def test_what_is_settled_is_counted_once(
     assert found["gardener_completed_total"][NDT7] == 2
     assert found["gardener_state_time_histogram_sum"][f"{NDT7},state=parsing"] == 20
     assert found["gardener_files_sum"] == {"experiment=ndt-json,datatype=ndt7,year=2024-03": 7}
+    # A process that begins here finds what is settled and what is not at the same time.
+    begun = samples(scraped(config, open_store(), now=later))
+    assert begun["gardener_completed_total"][NDT7] == 2
+    assert begun["gardener_files_sum"] == found["gardener_files_sum"]
     again = scraped(config, store, now=later + 2 * SETTLED)
     assert samples(again)["gardener_completed_total"][NDT7] == 2
     with writing(store._engine).begin() as connection:

@@ -63,20 +63,43 @@ def test_an_older_store_is_migrated_with_what_it_holds(
     assert tuple(row) == (str(job.key), "migrated")
 
 
-def test_a_store_of_the_first_version_gets_the_indexes(
+def shape(engine: Engine) -> dict[str, object]:
+    """Columns, keys and indexes of every table."""
+    found = inspect(engine)
+    return {
+        table: (
+            sorted((c["name"], str(c["type"]), c["nullable"]) for c in found.get_columns(table)),
+            found.get_pk_constraint(table)["constrained_columns"],
+            sorted(str(index["name"]) for index in found.get_indexes(table)),
+        )
+        for table in found.get_table_names()
+    }
+
+
+def test_a_store_of_the_first_version_becomes_as_a_new_one(
     engine: Engine, open_store: OpenStore, make_ask: MakeAsk, now: dt.datetime
 ) -> None:
-    schema.prepare(engine)
-    new = {"jobs": {"jobs_date", "jobs_source"}, "events": {"events_of_parsers"}}
+    store = open_store()
+    [job] = store.enqueue([make_ask()], now=now)
+    operation: dict[str, Any] = {
+        "key": job.key, "table": "tmp_ndt.ndt7", "operation": "load", "run_id": "t",
+        "bq_job_ids": [], "rows": 1, "bytes": 2, "slot_seconds": 0.0, "bytes_billed": 0,
+        "seconds": 1.0, "now": now,
+    }  # fmt: skip
+    store.tables.record_operation(**operation)
+    new = shape(engine)
     with engine.begin() as connection:
-        for name in (name for names in new.values() for name in names):
-            connection.execute(text(f"DROP INDEX {name}"))
+        connection.execute(text("DROP TABLE holds"))
+        for index in ("jobs_date", "jobs_source", "events_of_parsers"):
+            connection.execute(text(f"DROP INDEX {index}"))
+        connection.execute(text("ALTER TABLE operations DROP COLUMN objects"))
         connection.execute(schema.version.update().values(version=1))
-    [job] = open_store().enqueue([make_ask()], now=now)
-    assert job.number == 1
-    assert version_of(engine) == len(schema.MIGRATIONS) + 1
-    for table, names in new.items():
-        assert names <= {index["name"] for index in inspect(engine).get_indexes(table)}
+    migrated = open_store()
+    assert shape(engine) == new
+    assert version_of(engine) == schema.NEWEST
+    migrated.tables.record_operation(**operation, objects=3)
+    assert [o.objects for o in migrated.tables.operations(job.key)] == [None, 3]
+    assert migrated.job(job.number) == job
 
 
 def test_a_failed_migration_changes_nothing(engine: Engine) -> None:

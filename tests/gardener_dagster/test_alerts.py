@@ -66,12 +66,6 @@ def webhook(hook: Hook) -> Webhook:
     return Webhook.of(hook.url, dagster_url="https://dagster.example.org/")
 
 
-@pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.instance_for_test() as persistent:  # its storage is as in production: a file a run
-        yield persistent
-
-
 @dg.asset(key=RAW, partitions_def=DATES)
 def raw(context: dg.AssetExecutionContext) -> None:
     match context.run.tags.get("break"):
@@ -262,6 +256,30 @@ def test_a_hook_that_nobody_listens_at(hook: Hook) -> None:
         Webhook.of(hook.url).send(alert)
     assert str(caught.value) == "the web hook at 127.0.0.1: ConnectionError"
     assert caught.value.__cause__ is None, "the cause has the address"
+
+
+def test_on_a_storage_of_a_file_a_run(config: GardenerConfig, webhook: Webhook, hook: Hook) -> None:
+    """Dagster's default, where a record's number within its run is not its number among all."""
+    sensors = build_alerts(config, webhook)
+    with dg.instance_for_test() as instance:
+        cursors: list[str | None] = [None, None]
+        for broken in ("", "failure", "rows", "unique_keys"):
+            for i, sensor in enumerate(sensors):
+                context = dg.build_sensor_context(instance=instance, cursor=cursors[i])
+                cursors[i] = sensor.evaluate_tick(context).cursor
+            JOB.execute_in_process(
+                instance=instance,
+                partition_key="2024-03-01",
+                tags={"break": broken},
+                raise_on_error=False,
+            )
+        for i, sensor in enumerate(sensors):
+            sensor.evaluate_tick(dg.build_sensor_context(instance=instance, cursor=cursors[i]))
+    assert [alert["reason"].splitlines()[0] for alert in hook.take()] == [
+        "copy raw_ndt.ndt7: No such field: x",
+        "fewer rows than last week",
+        "3 of 7 rows share their id",
+    ]
 
 
 def test_slack() -> None:

@@ -75,6 +75,19 @@ def test_a_variable_that_is_not_set_is_named(monkeypatch: pytest.MonkeyPatch) ->
         defs.load_fn()  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("webhook", ["", "https://hooks.slack.com/services/x"])
+def test_failures_are_told_where_a_web_hook_is_set(
+    monkeypatch: pytest.MonkeyPatch, webhook: str
+) -> None:
+    monkeypatch.setenv("GARDENER_CONFIG", str(PRODUCTION))
+    monkeypatch.setenv("GARDENER_PROJECT", "p")
+    monkeypatch.setenv("GARDENER_INPUT_LOCATION", "b")
+    monkeypatch.setenv("GARDENER_ALERT_WEBHOOK", webhook)
+    loaded: dg.Definitions = defs.load_fn()  # type: ignore[attr-defined]
+    names = {sensor.name for sensor in loaded.sensors or ()}
+    assert ({"run_failures", "check_failures"} <= names) == bool(webhook)
+
+
 def test_loading_the_definitions_imports_no_client_library() -> None:
     """A run process pays its imports anew; sensors and a waiting parse need none of these."""
     code = (

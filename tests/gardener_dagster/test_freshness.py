@@ -62,6 +62,7 @@ def test_each_source_says_how_new_it_is(
         f" the newest complete date is {old}"
     )
     assert said["ndt_ndt7"].asset_key == KEY
+    assert [said[name].metadata["days behind"].value for name in (fresh, "ndt_ndt7")] == [0, 3]
     ask = Ask(
         key=job_key(ndt7, DUE),
         requester="run:a",

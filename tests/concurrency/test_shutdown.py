@@ -172,13 +172,13 @@ def test_an_open_call_is_answered_and_a_new_one_refused(sidecar: SidecarProcess)
 
 def test_a_store_that_does_not_answer_does_not_hold_the_end_up(sidecar: SidecarProcess) -> None:
     enqueue(sidecar.url, 1)
-    assert sidecar.terminate() == 0
+    assert sidecar.end() == 0
     sidecar.start("--shutdown-timeout=1")
     with socket.create_connection(("127.0.0.1", sidecar.port), timeout=30) as caller:
         with locked(sidecar.url):
             caller.sendall(b"POST /v2/job/next HTTP/1.1\r\nHost: s\r\nContent-Length: 0\r\n\r\n")
             until(lambda: "1 calls wait" in ready(sidecar.port))
-            assert sidecar.terminate() == 0, "it ended, though nobody can write yet"
+            assert sidecar.end() == 0, "it ended, though nobody can write yet"
         assert b" 200 " not in caller.recv(4096)
     assert "the store did not answer; 1 calls were not done" in sidecar.log
     [job] = jobs_of(sidecar.url).values()

@@ -77,19 +77,23 @@ class SidecarProcess:
         """What it said since it was started last."""
         return self._log.read_text()
 
-    def launch(self) -> None:
-        """Start it, and do not wait."""
+    def launch(self, *options: str) -> None:
+        """Start it, and do not wait.
+
+        Args:
+            options: More of the command's.
+        """
         command = [
             sys.executable, "-m", "gardener_dagster.cli", "api", f"--port={self._wanted}",
             "--status-port=0", "--metrics-port=0", f"--database={self.url}",
-            f"--config={self._config}",
+            f"--config={self._config}", *options,
         ]  # fmt: skip
         with self._log.open("wb") as file:
             self._popen = subprocess.Popen(command, stdout=file, stderr=file)
 
-    def start(self) -> None:
+    def start(self, *options: str) -> None:
         """Start it, and wait until it listens; fail the test if it does not."""
-        self.launch()
+        self.launch(*options)
         deadline = time.monotonic() + SECONDS
         while not (found := _LISTENING.search(self.log)):
             if self.popen.poll() is not None or time.monotonic() > deadline:

@@ -4,6 +4,7 @@ The same programs run in production; only the two emulators and the reference pa
 """
 
 import os
+import secrets
 import shutil
 import socket
 import sys
@@ -119,10 +120,12 @@ def _is_free(port: int) -> bool:
 
 
 def _any_free() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    # Below the ports that the system gives to outgoing connections: one of these could have it by
+    # the time that the part starts.
+    while True:
+        port = 10_000 + secrets.randbelow(20_000)
+        if _is_free(port):
+            return port
 
 
 def build_parts(settings: StackSettings) -> Processes:

@@ -80,10 +80,21 @@ class Prometheus:
         }
 
 
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+        return port
+
+
 @pytest.fixture
 def sidecar(tmp_path: Path) -> Iterator[SidecarProcess]:
     url = f"sqlite:///{tmp_path / 'gardener.db'}"
-    process = SidecarProcess(url, tmp_path / "sidecar", config=CONFIG.format(other="annotation2"))
+    process = SidecarProcess(
+        url,
+        tmp_path / "sidecar",
+        config=CONFIG.format(other="annotation2"),
+        metrics_port=free_port(),  # the same after a restart
+    )
     process.start()
     yield process
     process.close()
@@ -91,8 +102,7 @@ def sidecar(tmp_path: Path) -> Iterator[SidecarProcess]:
 
 @pytest.fixture
 def prometheus(sidecar: SidecarProcess, tmp_path: Path) -> Iterator[Prometheus]:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     config = {
         "global": {
             "scrape_interval": f"{round(SCRAPED_EVERY * 1000)}ms",

@@ -33,6 +33,8 @@ class SidecarProcess:
         timeout: How long its leases are.
         config: Its configuration. Empty: of one source.
         port: Of the jobs API. 0: one that is free, another one each time that it starts.
+        status_port: Of the status page; likewise.
+        metrics_port: Of the metrics; likewise.
     """
 
     url: str
@@ -47,9 +49,8 @@ class SidecarProcess:
     def __post_init__(self) -> None:
         self.folder.mkdir(exist_ok=True)
         self._config = self.folder / "gardener.yml"
-        self._config.write_text(self.config or CONFIG.format(timeout=self.timeout))
         self._log = self.folder / "sidecar.log"
-        self._wanted = self.port
+        self._wanted = (self.port, self.status_port, self.metrics_port)
 
     @property
     def jobs(self) -> str:
@@ -83,9 +84,11 @@ class SidecarProcess:
         Args:
             options: More of the command's.
         """
+        self._config.write_text(self.config or CONFIG.format(timeout=self.timeout))
+        names = ("port", "status-port", "metrics-port")
+        ports = [f"--{name}={port}" for name, port in zip(names, self._wanted, strict=True)]
         command = [
-            sys.executable, "-m", "gardener_dagster.cli", "api", f"--port={self._wanted}",
-            "--status-port=0", "--metrics-port=0", f"--database={self.url}",
+            sys.executable, "-m", "gardener_dagster.cli", "api", *ports, f"--database={self.url}",
             f"--config={self._config}", *options,
         ]  # fmt: skip
         with self._log.open("wb") as file:

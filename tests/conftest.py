@@ -5,6 +5,7 @@ import pytest
 _STACK = "integration"
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks for the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """A file's tests share a process, and so their fixtures; those of the stack share one stack.
 

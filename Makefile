@@ -15,7 +15,7 @@ demo: $(INSTALLED)  ## Run the whole pipeline on this machine, with sample archi
 	@$(BIN)/gardener demo
 
 test: $(INSTALLED) lint  ## Check layers, style and types, then run all tests
-	@$(BIN)/pytest -n 3 --dist loadgroup --no-loadscope-reorder  # on two cores: the tests of processes mostly wait
+	@$(BIN)/pytest -n 3 --no-loadscope-reorder  # on two cores: the tests of processes mostly wait
 
 lint: $(INSTALLED)  ## Check layers, style and types
 	@$(BIN)/ruff format --check --quiet .

@@ -58,6 +58,7 @@ class Story:
     late: list[dg.DagsterRun] = field(default_factory=list)
     versions_before: list[int] = field(default_factory=list)
     versions_after: list[int] = field(default_factory=list)
+    runs_between: list[str] = field(default_factory=list)
 
 
 def until(condition: Callable[[], object], what: str, seconds: float = SECONDS) -> None:
@@ -233,6 +234,7 @@ class Teller:
     def annotations_come_late(self) -> None:
         self._until_quiet()
         self.story.versions_before = self._annotated()
+        begun = {run.run_id for run in self.runs()}
         archives = Path(f"ndt/annotation2/{DAMAGED:%Y/%m/%d}")
         one = sorted((self.folder / archives).iterdir())[0]
         (self.late / archives).mkdir(parents=True)
@@ -248,6 +250,11 @@ class Teller:
         until(over, "the late archive was not parsed")
         self._until_quiet()
         self.story.versions_after = self._annotated()
+        self.story.runs_between = [
+            run.tags.get("dagster/run_key", run.run_id)
+            for run in self.runs()
+            if run.run_id not in begun
+        ]
         self.story.late = self.runs(**{"dagster/sensor_name": "late_archives"})
 
     def _annotated(self) -> list[int]:
@@ -363,7 +370,8 @@ def test_d16_d21_late_annotations_are_parsed_and_joined_again_once(
     story: Story, stack: StackClient
 ) -> None:
     raw, joined, joined_after, joined_later = story.versions_before
-    assert story.versions_after == [raw + 1, joined + 1, joined_after + 1, joined_later]
+    expected = [raw + 1, joined + 1, joined_after + 1, joined_later]
+    assert story.versions_after == expected, story.runs_between
     job = stack.store.latest(job_key(stack.config.source("ndt/annotation2"), DAMAGED))
     assert job is not None
     want = stack.expected["annotation2", DAMAGED]

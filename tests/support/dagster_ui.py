@@ -1,5 +1,6 @@
 """What a person clicks in Dagster's UI, over the same GraphQL."""
 
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +28,9 @@ mutation Stop($id: String!) {
 }"""
 _SENSOR = """
 query Sensor($sensor: SensorSelector!) {
-  sensorOrError(sensorSelector: $sensor) { ... on Sensor { sensorState { id } } }
+  sensorOrError(sensorSelector: $sensor) {
+    ... on Sensor { sensorState { id status ticks(limit: 1) { status } } }
+  }
 }"""
 
 
@@ -49,7 +52,11 @@ class DagsterUI:
         assert answer["__typename"] == "CancelBackfillSuccess", answer
 
     def turn(self, sensor: str, *, on: bool) -> None:
-        """Turns a sensor on or off."""
+        """Turns a sensor on or off; off means that it starts nothing more.
+
+        A tick that ends at the same moment writes the state back as it read it, running: Dagster
+        reads and writes in two steps. So it is looked at again once no tick goes on.
+        """
         selector = {
             "repositoryName": "__repository__",
             "repositoryLocationName": "gardener",
@@ -59,9 +66,18 @@ class DagsterUI:
             answer = self._ask(_START, {"sensor": selector})["startSensor"]
             assert answer["__typename"] == "Sensor", answer
             return
+        deadline = time.monotonic() + 60
+        while (state := self._state(selector))["status"] == "RUNNING" or _ticks(state):
+            assert time.monotonic() < deadline, state
+            if state["status"] == "RUNNING":
+                answer = self._ask(_STOP, {"id": state["id"]})["stopSensor"]
+                assert answer["__typename"] == "StopSensorMutationResult", answer
+            time.sleep(0.2)
+
+    def _state(self, selector: dict[str, str]) -> dict[str, Any]:
         found = self._ask(_SENSOR, {"sensor": selector})["sensorOrError"]
-        answer = self._ask(_STOP, {"id": found["sensorState"]["id"]})["stopSensor"]
-        assert answer["__typename"] == "StopSensorMutationResult", answer
+        state: dict[str, Any] = found["sensorState"]
+        return state
 
     def _ask(self, query: str, variables: dict[str, Any]) -> dict[str, Any]:
         body = requests.post(
@@ -70,3 +86,7 @@ class DagsterUI:
         assert "errors" not in body, body
         data: dict[str, Any] = body["data"]
         return data
+
+
+def _ticks(state: dict[str, Any]) -> bool:
+    return any(tick["status"] == "STARTED" for tick in state["ticks"])

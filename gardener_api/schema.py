@@ -193,6 +193,7 @@ partitions = Table(
     Column("attempted_annotations", Integer),
     Column("attempted_before", Integer),
 )
+_BY_DAY_BEFORE = Index("partitions_day_before", partitions.c.table, partitions.c.day_before)
 
 operations = Table(
     "operations",
@@ -244,10 +245,15 @@ def _count_objects(connection: Connection) -> None:
     connection.execute(text("ALTER TABLE operations ADD COLUMN objects BIGINT"))
 
 
+def _index_partitions_by_the_day_before(connection: Connection) -> None:
+    _BY_DAY_BEFORE.create(connection)
+
+
 MIGRATIONS: Sequence[Migration] = (
     _add_holds,
     _index_what_the_status_page_asks,
     _count_objects,
+    _index_partitions_by_the_day_before,
 )
 """Entry i takes a store of version i + 1 to version i + 2. An entry is never changed or removed."""
 NEWEST = len(MIGRATIONS) + 1

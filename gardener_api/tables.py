@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from sqlalchemy import Row, Select, and_, func, insert, or_, select
+from sqlalchemy import Row, and_, func, insert, or_, select, union
 from sqlalchemy.engine import Engine
 
 from gardener_api import schema
@@ -168,33 +168,46 @@ class TableLog:
         }
         return self._write(joined, date, made | _attempted(inputs), bump=True)
 
-    def joins_due(self, raw: str, annotations: str, joined: str) -> list[DueJoin]:
+    def joins_due(
+        self, raw: str, annotations: str, joined: str, *, newest: dt.date
+    ) -> list[DueJoin]:
         """The dates whose join would read something else than what was joined or attempted last.
+
+        Among them are dates whose rows this gardener has never written, once it has written
+        annotations for them: the rows may be those of an older gardener, which only BigQuery knows.
+        Their ``inputs.raw`` is 0.
 
         Args:
             raw: The table ``<dataset>.<table>`` of the rows.
             annotations: The table of their annotations.
             joined: The table that they are joined to.
+            newest: The last date that can have rows of an older gardener.
         """
+        read = union(
+            select(_p.day_before).where(_p.table == raw, _p.version > 0),
+            select(_p.day_before).where(_p.table == annotations, _p.version > 0),
+            select(_p.date).where(_p.table == annotations, _p.version > 0),
+        ).subquery()
+        day_before = read.c.day_before
         r, a, b, j = (schema.partitions.alias(name) for name in ("r", "a", "b", "j"))
-        versions = [r.c.version, func.coalesce(a.c.version, 0), func.coalesce(b.c.version, 0)]
+        versions = [func.coalesce(table.c.version, 0) for table in (r, a, b, j)]
         made = [j.c.input_raw, j.c.input_annotations, j.c.input_before]
         tried = [j.c.attempted_raw, j.c.attempted_annotations, j.c.attempted_before]
         source = (
-            r.outerjoin(a, and_(a.c.table == annotations, a.c.date == r.c.date))
-            .outerjoin(b, and_(b.c.table == annotations, b.c.date == r.c.day_before))
-            .outerjoin(j, and_(j.c.table == joined, j.c.date == r.c.date))
+            read.outerjoin(r, and_(r.c.table == raw, r.c.day_before == day_before))
+            .outerjoin(a, and_(a.c.table == annotations, a.c.day_before == day_before))
+            .outerjoin(b, and_(b.c.table == annotations, b.c.date == day_before))
+            .outerjoin(j, and_(j.c.table == joined, j.c.day_before == day_before))
         )
-        columns = [r.c.date, *versions, func.coalesce(j.c.version, 0)]
-        query: Select[Any] = select(*columns).select_from(source).order_by(r.c.date)
-        query = query.where(r.c.table == raw, r.c.version > 0)
+        query = select(day_before, *versions).select_from(source).order_by(day_before)
+        query = query.where(or_(versions[0] > 0, day_before < newest))
         for known in (made, tried):
-            pairs = zip(versions, known, strict=True)
+            pairs = zip(versions, known, strict=False)
             query = query.where(or_(*(now.is_distinct_from(then) for now, then in pairs)))
         with self._engine.begin() as connection:
             return [
-                DueJoin(date=date, inputs=JoinInputs(*inputs), replaces=replaces)
-                for date, *inputs, replaces in connection.execute(query)
+                DueJoin(date=before + _DAY, inputs=JoinInputs(*inputs), replaces=replaces)
+                for before, *inputs, replaces in connection.execute(query)
             ]
 
     def record_operation(

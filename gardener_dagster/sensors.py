@@ -20,6 +20,7 @@ from gardener_api.config import GardenerConfig, Source
 from gardener_api.jobs import Job, JobKey, Parsed
 from gardener_api.store import JobStore
 from gardener_dagster import planning
+from gardener_dagster.daily import newest_due
 from gardener_dagster.graph import (
     JOB_TAG,
     QUEUE_ORDER,
@@ -105,7 +106,12 @@ def _joins(config: GardenerConfig, interval: int) -> dg.SensorDefinition:
     def joins(
         context: dg.SensorEvaluationContext, job_store: dg.ResourceParam[JobStore]
     ) -> dg.SensorResult:
-        runs = [run for source in joining for run in joins_of(config, source, job_store, context)]
+        newest = newest_due(dt.datetime.now(dt.UTC))
+        runs = [
+            run
+            for source in joining
+            for run in joins_of(config, source, job_store, context, newest=newest)
+        ]
         return dg.SensorResult(run_requests=[_join_request(run) for run in runs])
 
     return joins
@@ -116,12 +122,16 @@ def joins_of(
     source: Source,
     store: JobStore,
     context: dg.SensorEvaluationContext,
+    *,
+    newest: dt.date,
 ) -> list[planning.JoinRun]:
-    """The joins of one source to start now."""
+    """The joins of one source to start now; later dates than ``newest`` have no rows yet."""
     annotations = config.annotations_of(source)
     if annotations is None or source.joined_table is None:
         return []
-    due = store.tables.joins_due(source.raw_table, annotations.raw_table, source.joined_table)
+    due = store.tables.joins_due(
+        source.raw_table, annotations.raw_table, source.joined_table, newest=newest
+    )
     if not due:
         return []
     keys = [planning.job_key(s, item.date) for item in due for s in (source, annotations)]

@@ -18,6 +18,7 @@ from rich.live import Live
 from gardener_api.config import GardenerConfig, load_config
 from gardener_api.jobs import ENDED, Job
 from gardener_api.store import JobStore
+from gardener_dagster.daily import newest_due
 from gardener_dagster.local import report
 from gardener_dagster.local.clients import bigquery_client
 from gardener_dagster.local.dagster_client import DagsterClient
@@ -179,8 +180,11 @@ class _Demo:
         return not self._joins_due(store) and not dagster.runs_in_progress()
 
     def _joins_due(self, store: JobStore) -> bool:
+        newest = newest_due(dt.datetime.now(dt.UTC))
         return any(
-            store.tables.joins_due(source.raw_table, annotations.raw_table, source.joined_table)
+            store.tables.joins_due(
+                source.raw_table, annotations.raw_table, source.joined_table, newest=newest
+            )
             for source in self.config.sources
             if source.joined_table and (annotations := self.config.annotations_of(source))
         )

@@ -90,7 +90,12 @@ def test_a_store_of_the_first_version_becomes_as_a_new_one(
     new = shape(engine)
     with engine.begin() as connection:
         connection.execute(text("DROP TABLE holds"))
-        for index in ("jobs_date", "jobs_source", "events_of_parsers"):
+        for index in (
+            "jobs_date",
+            "jobs_source",
+            "events_of_parsers",
+            "partitions_day_before",
+        ):
             connection.execute(text(f"DROP INDEX {index}"))
         connection.execute(text("ALTER TABLE operations DROP COLUMN objects"))
         connection.execute(schema.version.update().values(version=1))

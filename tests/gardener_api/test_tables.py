@@ -27,8 +27,8 @@ def made(log: TableLog, now: dt.datetime) -> Callable[..., int]:
     return make
 
 
-def due(log: TableLog) -> list[DueJoin]:
-    return log.joins_due(RAW, ANNOTATIONS, JOINED)
+def due(log: TableLog, newest: dt.date = dt.date(2023, 1, 1)) -> list[DueJoin]:
+    return log.joins_due(RAW, ANNOTATIONS, JOINED, newest=newest)
 
 
 def test_versions_go_up(log: TableLog, made: Callable[..., int], now: dt.datetime) -> None:
@@ -77,6 +77,25 @@ def test_whatever_it_reads_makes_it_due_again(
     newer = log.join_inputs(RAW, ANNOTATIONS, DAY)
     assert newer != inputs
     assert due(log) == [DueJoin(date=DAY, inputs=newer, replaces=1)]
+
+
+def test_rows_that_only_bigquery_knows_are_joined_to_new_annotations(
+    log: TableLog, made: Callable[..., int], now: dt.datetime
+) -> None:
+    made(ANNOTATIONS, BEFORE)
+    of_before = DueJoin(date=BEFORE, inputs=JoinInputs(0, 1, 0), replaces=0)
+    of_day = DueJoin(date=DAY, inputs=JoinInputs(0, 0, 1), replaces=0)
+    assert due(log, BEFORE - dt.timedelta(days=1)) == []
+    assert due(log, BEFORE) == [of_before]
+    assert due(log, DAY) == [of_before, of_day]
+    log.begin_join(JOINED, BEFORE, of_before.inputs, run_id="j", now=now)
+    log.record_join(JOINED, DAY, of_day.inputs, rows=7, run_id="j", now=now)
+    assert due(log, DAY) == []
+    made(ANNOTATIONS, BEFORE)
+    assert due(log, DAY) == [
+        DueJoin(date=BEFORE, inputs=JoinInputs(0, 2, 0), replaces=0),
+        DueJoin(date=DAY, inputs=JoinInputs(0, 0, 2), replaces=1),
+    ]
 
 
 def test_the_annotations_of_the_day_after_are_not_read(

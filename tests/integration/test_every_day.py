@@ -275,7 +275,9 @@ class Teller:
 
         def quiet() -> bool:
             store = self.stack.store
-            due = store.tables.joins_due("raw_ndt.ndt7", "raw_ndt.annotation2", "ndt.ndt7")
+            due = store.tables.joins_due(
+                "raw_ndt.ndt7", "raw_ndt.annotation2", "ndt.ndt7", newest=NEWEST
+            )
             jobs = self.jobs(MISSED).values()
             idle = not self.stack.dagster.runs_in_progress()
             return idle and not due and all(job.state in ENDED for job in jobs)

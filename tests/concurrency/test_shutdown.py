@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from urllib.parse import urlencode
 
 import pytest
+from asks import make_ask
 from sidecar_process import SidecarProcess
 from sqlalchemy import Connection, text
 
 from gardener_api.database import open_engine, writing
-from gardener_api.jobs import Ask, Job, JobKey, JobState, Priority
+from gardener_api.jobs import Job, JobState
 from gardener_api.store import JobStore
 
 PARSERS = 32
@@ -26,29 +27,7 @@ JOBS = 400
 
 def enqueue(url: str, count: int) -> None:
     first = dt.date(2000, 1, 1)
-    asks = [
-        Ask(
-            key=JobKey(
-                bucket="archive-mlab-oti",
-                experiment="ndt",
-                datatype="ndt7",
-                date=first + dt.timedelta(days=i),
-            ),
-            requester="run:a",
-            run_id="a",
-            backfill_id=None,
-            covers_tables=False,
-            priority=Priority.BACKFILL,
-            daily=False,
-            filter="",
-            tmp="tmp_ndt",
-            raw="raw_ndt",
-            join=None,
-            rank=0,
-            archives=3,
-        )
-        for i in range(count)
-    ]
+    asks = [make_ask(first + dt.timedelta(days=i)) for i in range(count)]
     with opened(url) as store:
         store.enqueue(asks, now=dt.datetime.now(dt.UTC))
 

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from asks import ask_for
 from click.testing import CliRunner, Result
 
 from gardener_api.config import GardenerConfig
-from gardener_api.jobs import Ask, JobState, Priority
+from gardener_api.jobs import JobState
 from gardener_api.store import JobStore
 from gardener_dagster.cli import main
 from gardener_dagster.planning import job_key
@@ -70,11 +71,7 @@ def jobs(store: JobStore, config: GardenerConfig) -> None:
     """ndt7 of two days: the first complete, with its rows; the second failed in its loading."""
     source = config.source("ndt/ndt7")
     for day in DAYS:
-        wish = Ask(
-            key=job_key(source, day), requester="r", run_id="r", backfill_id=None,
-            covers_tables=False, priority=Priority.BACKFILL, daily=False, filter="",
-            tmp="tmp_ndt", raw="raw_ndt", join="ndt", rank=0, archives=0,
-        )  # fmt: skip
+        wish = ask_for(job_key(source, day), requester="r", run_id="r", archives=0)
         store.enqueue([wish], now=NOW)
         store.stage(wish.key, JobState.LOADING, run_id="t", now=NOW)
     store.tables.record_partition(source.raw_table, DAYS[0], rows=1234, run_id="t", now=NOW)

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from asks import ask_for
 from simulated import Parser, Put
 
 from gardener_api.config import GardenerConfig
-from gardener_api.jobs import Ask, JobKey, Priority
+from gardener_api.jobs import JobKey, Priority
 from gardener_api.store import JobStore
 from gardener_dagster.daily import DailyRun, days_due, due_at, newest_due
 from gardener_dagster.planning import job_key
@@ -115,11 +116,15 @@ def tick(config: GardenerConfig, store: JobStore, instance: dg.DagsterInstance) 
 
 def ask(store: JobStore, config: GardenerConfig, name: str, date: dt.date, daily: bool) -> None:
     source = config.source(name)
-    wish = Ask(
-        key=job_key(source, date), requester="r", run_id="r", backfill_id=None,
-        covers_tables=False, priority=Priority.DAILY, daily=daily, filter="", tmp="tmp_ndt",
-        raw="raw_ndt", join="", rank=0, archives=1,
-    )  # fmt: skip
+    wish = ask_for(
+        job_key(source, date),
+        requester="r",
+        run_id="r",
+        priority=Priority.DAILY,
+        daily=daily,
+        join="",
+        archives=1,
+    )
     store.enqueue([wish], now=due_at(date))
 
 

@@ -2,9 +2,10 @@ import datetime as dt
 
 import dagster as dg
 import pytest
+from asks import ask_for
 
 from gardener_api.config import GardenerConfig
-from gardener_api.jobs import Ask, Priority
+from gardener_api.jobs import Priority
 from gardener_api.store import JobStore
 from gardener_dagster.freshness import KEY, due_date
 from gardener_dagster.planning import job_key
@@ -63,21 +64,7 @@ def test_each_source_says_how_new_it_is(
     )
     assert said["ndt_ndt7"].asset_key == KEY
     assert [said[name].metadata["days behind"].value for name in (fresh, "ndt_ndt7")] == [0, 3]
-    ask = Ask(
-        key=job_key(ndt7, DUE),
-        requester="run:a",
-        run_id="a",
-        backfill_id=None,
-        covers_tables=False,
-        priority=Priority.DAILY,
-        daily=True,
-        filter="",
-        tmp="tmp_ndt",
-        raw="raw_ndt",
-        join="ndt",
-        rank=0,
-        archives=3,
-    )
+    ask = ask_for(job_key(ndt7, DUE), priority=Priority.DAILY, daily=True)
     store.enqueue([ask], now=NOW)
     again = evaluate(defs, instance)["ndt_ndt7"]
     assert again.description is not None

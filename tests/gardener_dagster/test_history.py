@@ -4,12 +4,12 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from asks import ask_for
 from dagster import DagsterRunStatus
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gardener_api.config import GardenerConfig
-from gardener_api.jobs import Ask, Priority
 from gardener_api.store import JobStore
 from gardener_dagster.graph import HISTORY_TAG, PRIORITY_TAG
 from gardener_dagster.history import Place, begin, move_on, span, tick
@@ -149,11 +149,13 @@ class Sensor:
 
     def _ask(self, run_id: str) -> None:
         source = self.config.sources[0]
-        wish = Ask(
-            key=job_key(source, YESTERDAY), requester=f"run/{run_id}", run_id=run_id,
-            backfill_id=None, covers_tables=False, priority=Priority.BACKFILL, daily=False,
-            filter="", tmp="tmp_ndt", raw="raw_ndt", join="", rank=0, archives=1,
-        )  # fmt: skip
+        wish = ask_for(
+            job_key(source, YESTERDAY),
+            requester=f"run/{run_id}",
+            run_id=run_id,
+            join="",
+            archives=1,
+        )
         self.store.enqueue([wish], now=NOW)
 
     def end(self, run_id: str) -> None:

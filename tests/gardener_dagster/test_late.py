@@ -3,12 +3,13 @@ import json
 
 import dagster as dg
 import pytest
+from asks import ask_for
 from google.cloud import storage
 from simulated import Parser, Put
 
 from gardener_api.archive import ArchiveError
 from gardener_api.config import GardenerConfig
-from gardener_api.jobs import Ask, Job, JobState, Priority
+from gardener_api.jobs import Job, JobState, Priority
 from gardener_api.store import JobStore
 from gardener_dagster.daily import newest_due
 from gardener_dagster.late import late_archives_sensor
@@ -46,11 +47,15 @@ def looks(config: GardenerConfig, store: JobStore, bucket: storage.Bucket) -> Lo
 
 def parse(store: JobStore, config: GardenerConfig, archives: int = 1, requester: str = "r") -> Job:
     source = config.source(NDT7)
-    wish = Ask(
-        key=job_key(source, DATE), requester=requester, run_id="r", backfill_id=None,
-        covers_tables=False, priority=Priority.DAILY, daily=True, filter="", tmp="tmp_ndt",
-        raw="raw_ndt", join="", rank=0, archives=archives,
-    )  # fmt: skip
+    wish = ask_for(
+        job_key(source, DATE),
+        requester=requester,
+        run_id="r",
+        priority=Priority.DAILY,
+        daily=True,
+        join="",
+        archives=archives,
+    )
     [job] = store.enqueue([wish], now=dt.datetime.now(dt.UTC))
     for leased in store.lease(1, now=dt.datetime.now(dt.UTC)):
         Parser(store).finish(leased)
@@ -108,11 +113,7 @@ def test_what_is_to_be_parsed_anyway_is_not_asked_for(
 ) -> None:
     parse(store, config, archives=0)
     source = config.source(NDT7)
-    wish = Ask(
-        key=job_key(source, DATE), requester="again", run_id="r", backfill_id=None,
-        covers_tables=False, priority=Priority.BACKFILL, daily=False, filter="", tmp="tmp_ndt",
-        raw="raw_ndt", join="", rank=0, archives=1,
-    )  # fmt: skip
+    wish = ask_for(job_key(source, DATE), requester="again", run_id="r", join="", archives=1)
     store.enqueue([wish], now=dt.datetime.now(dt.UTC))
     put_archive(DATE)
     looks.look()
@@ -123,11 +124,7 @@ def test_a_date_whose_tables_are_being_made_is_looked_at_when_they_are(
     looks: Looks, store: JobStore, config: GardenerConfig, put_archive: Put
 ) -> None:
     source = config.source(NDT7)
-    wish = Ask(
-        key=job_key(source, DATE), requester="r", run_id="r", backfill_id=None,
-        covers_tables=False, priority=Priority.BACKFILL, daily=False, filter="", tmp="tmp_ndt",
-        raw="raw_ndt", join="", rank=0, archives=0,
-    )  # fmt: skip
+    wish = ask_for(job_key(source, DATE), requester="r", run_id="r", join="", archives=0)
     store.enqueue([wish], now=dt.datetime.now(dt.UTC))  # asking again would join this one
     put_archive(DATE)
     assert [looks.look(), looks.look()] == [[], []]

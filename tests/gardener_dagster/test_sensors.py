@@ -4,11 +4,12 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from asks import ask_for
 from dagster import DagsterRunStatus
 from simulated import Parser
 
 from gardener_api.config import GardenerConfig
-from gardener_api.jobs import Ask, Job, JobState, Priority
+from gardener_api.jobs import Job, JobState, Priority
 from gardener_api.store import JobStore
 from gardener_dagster.daily import newest_due
 from gardener_dagster.graph import JOB_TAG, QUEUE_TAG
@@ -66,13 +67,9 @@ class Gardener:
 
     def ask(self, name: str, date: dt.date = DAY, requester: str = "r", **changed: Any) -> Job:
         source = self.config.source(name)
-        values: dict[str, Any] = {
-            "key": job_key(source, date), "requester": requester, "run_id": requester,
-            "backfill_id": None, "covers_tables": False, "priority": Priority.BACKFILL,
-            "daily": False, "filter": "", "tmp": "tmp_ndt", "raw": "raw_ndt", "join": "",
-            "rank": 0, "archives": 1,
-        }  # fmt: skip
-        [job] = self.store.enqueue([Ask(**values | changed)], now=NOW)
+        wanted: dict[str, Any] = {"run_id": requester, "join": "", "archives": 1} | changed
+        wish = ask_for(job_key(source, date), requester=requester, **wanted)
+        [job] = self.store.enqueue([wish], now=NOW)
         return job
 
     def parse(self, name: str, date: dt.date = DAY, **changed: Any) -> Job:

@@ -11,13 +11,14 @@ import dagster as dg
 import pytest
 import requests
 import yaml
+from asks import ask_for
 from dagster import DagsterEventType, DagsterRunStatus
 from dagster._core.test_utils import create_run_for_test
 from google.cloud import storage
 from simulated import Parser, Put
 
 from gardener_api.config import GardenerConfig
-from gardener_api.jobs import Ask, Job, JobState, Priority
+from gardener_api.jobs import Job, JobState
 from gardener_api.store import JobStore
 from gardener_dagster import steps
 from gardener_dagster.graph import MAY_EMPTY_TAG
@@ -66,16 +67,8 @@ class Chain:
         """What the store and the buckets hold after a parse of these rows."""
         source = self.config.source(name)
         key = job_key(source, DAY)
-        [job] = self.store.enqueue(
-            [
-                Ask(
-                    key=key, requester=f"r{len(rows)}{archives}", run_id="r", backfill_id=None,
-                    covers_tables=False, priority=Priority.BACKFILL, daily=False, filter="",
-                    tmp="tmp_ndt", raw="raw_ndt", join="ndt", rank=0, archives=archives,
-                )
-            ],
-            now=dt.datetime.now(dt.UTC),
-        )  # fmt: skip
+        wish = ask_for(key, requester=f"r{len(rows)}{archives}", run_id="r", archives=archives)
+        [job] = self.store.enqueue([wish], now=dt.datetime.now(dt.UTC))
         for archive in {r["parser"]["ArchiveURL"].rsplit("/", 1)[1] for r in rows}:
             self._put(DAY, source.datatype, archive)
             self.write(source.datatype, archive, [r for r in rows if archive in json.dumps(r)])

@@ -15,11 +15,12 @@ from typing import Any
 
 import pytest
 import yaml
+from asks import ask_for
 from prometheus import program
 from sidecar_process import SidecarProcess
 
 from gardener_api.calls import Update
-from gardener_api.jobs import Ask, JobKey, JobState, Priority
+from gardener_api.jobs import JobKey, JobState, Priority
 from gardener_api.store import JobStore
 
 RULES = Path(__file__).parent.parent.parent / "alerts.yml"
@@ -162,21 +163,7 @@ def run_job(store: JobStore, datatype: str, day: int, error: str = "") -> None:
     """Take a daily job through its life; with an error it fails in its tables."""
     now = dt.datetime.now(dt.UTC)
     key = JobKey(bucket=BUCKET, experiment="ndt", datatype=datatype, date=dt.date(2024, 3, day))
-    ask = Ask(
-        key=key,
-        requester="run:a",
-        run_id="a",
-        backfill_id=None,
-        covers_tables=False,
-        priority=Priority.DAILY,
-        daily=True,
-        filter="",
-        tmp="tmp_ndt",
-        raw="raw_ndt",
-        join=None,
-        rank=0,
-        archives=3,
-    )
+    ask = ask_for(key, priority=Priority.DAILY, daily=True, join=None)
     store.enqueue([ask], now=now)
     [job] = store.lease(1, now=now)
     store.apply([Update(job.id, "postProcessing")], now=now)

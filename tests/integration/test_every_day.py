@@ -17,13 +17,14 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from asks import ask_for
 from dagster import DagsterRunStatus, RunsFilter
 from dagster._core.scheduler.instigation import ScheduleInstigatorData
 from dagster_ui import DagsterUI
 from stack_client import StackClient
 
 from gardener_api.calls import Error, Update
-from gardener_api.jobs import ENDED, Ask, Job, JobKey, JobState, Priority
+from gardener_api.jobs import ENDED, Job, JobKey, JobState, Priority
 from gardener_dagster.daily import due_at, newest_due
 from gardener_dagster.graph import HISTORY_TAG, PARSE_TAG, PRIORITY_TAG, TABLES_TAG
 from gardener_dagster.local.samples import make_samples
@@ -122,11 +123,15 @@ class Teller:
         last = MISSED[0] - ONE_DAY
         for source in self.stack.config.sources:
             key = job_key(source, last)
-            wish = Ask(
-                key=key, requester="then", run_id="then", backfill_id=None, covers_tables=False,
-                priority=Priority.DAILY, daily=True, filter="", tmp="tmp_ndt", raw="raw_ndt",
-                join="", rank=0, archives=0,
-            )  # fmt: skip
+            wish = ask_for(
+                key,
+                requester="then",
+                run_id="then",
+                priority=Priority.DAILY,
+                daily=True,
+                join="",
+                archives=0,
+            )
             self.stack.store.enqueue([wish], now=due_at(last))
             for state in (JobState.LOADING, JobState.COMPLETE):
                 self.stack.store.stage(key, state, run_id="then", now=due_at(last))

@@ -9,10 +9,11 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from asks import ask_for
 from gate import Gate, gate
 from stack_client import StackClient
 
-from gardener_api.jobs import LEASE_EXPIRED, Ask, Job, JobKey, JobState, Priority
+from gardener_api.jobs import LEASE_EXPIRED, Job, JobKey, JobState
 from gardener_dagster.local.processes import Part, Processes
 from gardener_dagster.local.samples import make_samples
 from gardener_dagster.local.upload import upload_archives
@@ -33,19 +34,13 @@ def until(condition: Callable[[], object], what: str, seconds: float = SECONDS) 
 def ask(stack: StackClient, source_name: str, date: dt.date) -> JobKey:
     source = stack.config.source(source_name)
     key = job_key(source, date)
-    wish = Ask(
-        key=key,
+    wish = ask_for(
+        key,
         requester="test",
         run_id="test",
-        backfill_id=None,
-        covers_tables=False,
-        priority=Priority.BACKFILL,
-        daily=False,
-        filter="",
         tmp=source.target_datasets.tmp,
         raw=source.target_datasets.raw,
         join=source.target_datasets.join,
-        rank=0,
         archives=stack.expected[source_name.removeprefix("ndt/"), date].archives,
     )
     stack.store.enqueue([wish], now=dt.datetime.now(dt.UTC))

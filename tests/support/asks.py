@@ -12,14 +12,19 @@ def make_key(date: dt.date, datatype: str = "ndt7") -> JobKey:
 
 
 def make_ask(date: dt.date, **changed: Any) -> Ask:
-    """An ask for ndt7 on a date.
+    """An ask for ndt7 on a date; ``changed`` as in ``ask_for``."""
+    return ask_for(make_key(date), **changed)
+
+
+def ask_for(key: JobKey, **changed: Any) -> Ask:
+    """An ask for a key.
 
     Args:
-        date: The date.
+        key: What is asked for.
         **changed: Fields of ``Ask`` that are to be different.
     """
     values: dict[str, Any] = {
-        "key": make_key(date),
+        "key": key,
         "requester": "run:a",
         "run_id": "a",
         "backfill_id": None,

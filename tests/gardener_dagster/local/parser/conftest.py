@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
+from asks import ask_for
 from google.cloud.storage import Bucket
 
 from gardener_api.app import Ports, run
 from gardener_api.config import GardenerConfig
-from gardener_api.jobs import Ask, Job, JobKey, Priority
+from gardener_api.jobs import Job, JobKey
 from gardener_api.store import JobStore
 from gardener_dagster.local.parser.rows import Origin, parse_member
 from gardener_dagster.warehouse.schemas import Field
@@ -166,20 +167,8 @@ def make_job(store: JobStore, bucket: Bucket) -> MakeJob:
         bucket: str | None = None,
     ) -> JobKey:
         key = JobKey(bucket=bucket or archive.name, experiment="ndt", datatype=datatype, date=date)
-        ask = Ask(
-            key=key,
-            requester="somebody",
-            run_id="run",
-            backfill_id=None,
-            covers_tables=False,
-            priority=Priority.BACKFILL,
-            daily=False,
-            filter=filter,
-            tmp="tmp_ndt",
-            raw="raw_ndt",
-            join=None,
-            rank=0,
-            archives=None,
+        ask = ask_for(
+            key, requester="somebody", run_id="run", filter=filter, join=None, archives=None
         )
         store.enqueue([ask], now=dt.datetime.now(dt.UTC))
         return key

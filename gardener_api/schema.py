@@ -273,8 +273,11 @@ def prepare(engine: Engine, migrations: Sequence[Migration] = MIGRATIONS) -> Non
                 connection.execute(select(func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
             _prepare(connection, migrations, where)
     except SQLAlchemyError as error:
-        reason = getattr(error, "orig", None) or error
-        raise StoreError(f"the job store {where} cannot be used: {reason}") from error
+        reason = " ".join(str(getattr(error, "orig", None) or error).split())
+        raise StoreError(
+            f"the job store {where} cannot be used: {reason}."
+            " What to do: see whether its database runs, and is reached from here"
+        ) from error
 
 
 def _prepare(connection: Connection, migrations: Sequence[Migration], where: str) -> None:

@@ -8,16 +8,20 @@ date behind.
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import dagster as dg
+from sqlalchemy.exc import OperationalError
 
 from gardener_api.archive import ArchiveError, ArchiveListing, list_archives
 from gardener_api.config import GardenerConfig, Source
+from gardener_api.database import one_line
 from gardener_api.jobs import Ask, Job, JobKey, JobState
-from gardener_api.store import JobStore
+from gardener_api.store import JobStore, StoreError
+from gardener_api.words import count_jobs
 from gardener_dagster.graph import (
     BACKFILL_TAG,
     PRIORITY_TAG,
@@ -28,7 +32,7 @@ from gardener_dagster.graph import (
 )
 from gardener_dagster.partitions import date_of
 from gardener_dagster.planning import job_key
-from gardener_dagster.resources import GCSResource
+from gardener_dagster.resources import GCSResource, store_needed
 
 if TYPE_CHECKING:
     from google.cloud import storage
@@ -36,6 +40,10 @@ if TYPE_CHECKING:
 POLL_SECONDS = 1.0
 LISTINGS_AT_ONCE = 8
 FAILURES_NAMED = 10
+TO_DO = (
+    "What to do: mend the cause (a parser's error is in its log, too), then re-execute the run from"
+    " its failure, which asks for these again; the others arrived"
+)
 
 Event = dg.AssetMaterialization | dg.MaterializeResult[object]
 
@@ -62,7 +70,7 @@ def build_parse(
         request = _Request.of(context, config)
         client = gcs.client
         waiting = Waiting(context, job_store, request)
-        try:
+        with store_needed(), waiting.withdrawing():
             # In date order: the earliest are parsed while the later ones are still listed.
             dates = map(date_of, context.partition_keys)
             days = [(source, job_key(source, date)) for date in dates for source in selected]
@@ -74,11 +82,6 @@ def build_parse(
             while waiting.jobs:
                 time.sleep(POLL_SECONDS)
                 yield from waiting.report()
-        except BaseException:
-            # Cancelled, or broken: what no parser holds and nobody else wants is taken back.
-            taken_back = job_store.withdraw(request.requester, now=datetime.now(UTC))
-            context.log.warning(f"withdrew {len(taken_back)} jobs that no parser held")
-            raise
         waiting.raise_failures()
 
     return parse
@@ -169,6 +172,15 @@ class Waiting:
 
     def report(self) -> Iterator[Event]:
         """Yields a materialization for each job that is parsed; remembers the failed."""
+        try:
+            yield from self._report()
+        except OperationalError as error:
+            if not error.connection_invalidated:
+                raise
+            # The database was restarted amid this. The next look waits until it is back.
+            self._context.log.warning(f"the job store cut the connection: {one_line(error)}")
+
+    def _report(self) -> Iterator[Event]:
         done = [j for j in self._store.unreported(self._request.requester) if j.number in self.jobs]
         for job in done:
             if job.state is JobState.WITHDRAWN or job.parsed is None:
@@ -189,22 +201,36 @@ class Waiting:
             return dg.MaterializeResult(asset_key=key, metadata=parsed_metadata(job))
         return parsed_materialization(job)
 
+    @contextmanager
+    def withdrawing(self) -> Iterator[None]:
+        """Takes back what no parser holds and nobody else wants, if the run is broken off."""
+        try:
+            yield
+        except StoreError:
+            raise  # what was asked for stays so: parsers and tables go on once the store is back
+        except BaseException:
+            taken_back = self._store.withdraw(self._request.requester, now=datetime.now(UTC))
+            self._context.log.warning(f"withdrew {len(taken_back)} jobs that no parser held")
+            raise
+
     def raise_failures(self) -> None:
         """Fails the run if a job failed.
 
         Raises:
-            dg.Failure: Names the jobs and why, the first line all that is needed.
+            dg.Failure: Names the jobs and why; the first line says what to do.
         """
         if not self._failures:
             return
-        failures = sorted(self._failures)
-        named = "\n".join(failures[:FAILURES_NAMED])
-        more = len(failures) - FAILURES_NAMED
+        first, *others = sorted(self._failures)
+        named = others[: FAILURES_NAMED - 1]
+        more = len(others) - len(named)
         raise dg.Failure(
-            description=(
-                f"{len(failures)} of the run's parse jobs failed; the others arrived."
-                f" Re-execute from failure asks for these again:\n{named}"
-                + (f"\n… and {more} more" if more > 0 else "")
+            description="\n".join(
+                [
+                    f"{count_jobs(len(others) + 1)} failed: {first.rstrip('.')}. {TO_DO}",
+                    *named,
+                    *([f"… and {more} more"] if more else []),
+                ]
             ),
             allow_retries=False,
         )

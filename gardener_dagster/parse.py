@@ -22,6 +22,7 @@ from gardener_api.database import one_line
 from gardener_api.jobs import Ask, Job, JobKey, JobState
 from gardener_api.store import JobStore, StoreError
 from gardener_api.words import count_jobs
+from gardener_dagster.catalog import Catalog
 from gardener_dagster.graph import (
     BACKFILL_TAG,
     PRIORITY_TAG,
@@ -40,23 +41,20 @@ if TYPE_CHECKING:
 POLL_SECONDS = 1.0
 LISTINGS_AT_ONCE = 8
 FAILURES_NAMED = 10
-TO_DO = (
-    "What to do: mend the cause (a parser's error is in its log, too), then re-execute the run from"
-    " its failure, which asks for these again; the others arrived"
-)
+_ADVICE = ". What to do: "
 
 Event = dg.AssetMaterialization | dg.MaterializeResult[object]
 
 
 def build_parse(
-    config: GardenerConfig, partitions: dg.PartitionsDefinition[str]
+    config: GardenerConfig, partitions: dg.PartitionsDefinition[str], catalog: Catalog
 ) -> dg.AssetsDefinition:
     """The op that makes every ``parsed`` asset."""
     sources = {parsed_key(source): source for source in config.sources}
 
     @dg.multi_asset(
         name="parse",
-        specs=[_spec(source, partitions) for source in config.sources],
+        specs=[_spec(source, partitions, catalog) for source in config.sources],
         can_subset=True,
         backfill_policy=dg.BackfillPolicy.single_run(),
     )
@@ -87,12 +85,16 @@ def build_parse(
     return parse
 
 
-def _spec(source: Source, partitions: dg.PartitionsDefinition[str]) -> dg.AssetSpec:
+def _spec(
+    source: Source, partitions: dg.PartitionsDefinition[str], catalog: Catalog
+) -> dg.AssetSpec:
     return dg.AssetSpec(
         key=parsed_key(source),
         partitions_def=partitions,
         group_name=source.experiment,
         kinds={"gcs", "parsed"},
+        owners=source.owners,
+        metadata=catalog.parsed(source),
         skippable=True,
         description=(
             f"One JSON object per archive of `gs://{source.bucket}/{source.experiment}/"
@@ -161,7 +163,7 @@ class Waiting:
         asks: list[Ask] = []
         for (source, key), listing in listed:
             if isinstance(listing, ArchiveError):
-                self._failures.append(f"{key}: its archives could not be listed: {listing}")
+                self._failures.append(f"{key}: {listing}")
                 self._context.log.error(self._failures[-1])
             else:
                 asks.append(self._request.ask(source, key, listing.count))
@@ -222,18 +224,15 @@ class Waiting:
         if not self._failures:
             return
         first, *others = sorted(self._failures)
-        named = others[: FAILURES_NAMED - 1]
-        more = len(others) - len(named)
-        raise dg.Failure(
-            description="\n".join(
-                [
-                    f"{count_jobs(len(others) + 1)} failed: {first.rstrip('.')}. {TO_DO}",
-                    *named,
-                    *([f"… and {more} more"] if more else []),
-                ]
-            ),
-            allow_retries=False,
-        )
+        lines = [
+            f"{count_jobs(len(self._failures))} failed: {first}, then re-execute the run from its"
+            " failure: it asks for no others again",
+            *(other.partition(_ADVICE)[0] for other in others[: FAILURES_NAMED - 1]),
+        ]
+        more = len(self._failures) - len(lines)
+        if more:
+            lines.append(f"… and {more} more")
+        raise dg.Failure(description="\n".join(lines), allow_retries=False)
 
 
 def parsed_materialization(job: Job) -> dg.AssetMaterialization:
@@ -264,8 +263,11 @@ def parsed_metadata(job: Job) -> dict[str, dg.MetadataValue]:
 
 def _failure(job: Job) -> str:
     if job.state is JobState.WITHDRAWN:
-        return f"{job.id}: withdrawn, since the run that asked for it was cancelled"
-    return f"{job.id}: failed in its attempt {job.attempt}: {job.error}"
+        why, advice = "withdrawn, since the run that asked for it was cancelled", "see who did"
+    else:
+        why = f"failed in its attempt {job.attempt}: {job.error.rstrip('.')}"
+        advice = "see the parser's log, and mend what it names"
+    return f"{job.id}: {why}{_ADVICE}{advice}"
 
 
 def _list(client: "storage.Client", source: Source, key: JobKey) -> ArchiveListing | ArchiveError:

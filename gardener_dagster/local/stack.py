@@ -92,6 +92,7 @@ class StackSettings:
             "GARDENER_INPUT_LOCATION": PARSED_BUCKET,
             "GARDENER_DATABASE_URL": self.database_url,
             "GARDENER_DAGSTER_URL": self.dagster_url,
+            "GARDENER_STATUS_URL": self.status_url,
             "BIGQUERY_EMULATOR_HOST": self.bigquery_url,
             "STORAGE_EMULATOR_HOST": self.storage_url,
             "PYTHONUNBUFFERED": "1",

@@ -152,7 +152,7 @@ class Loader:
                 field,
                 url,
                 advice=f"add the field to gardener_dagster/schemas/{datatype}.json, or let new"
-                " fields be added (schema_update: add), then run again",
+                " fields be added (bigquery.schema_update: add), then run again",
                 cause=error,
             ) from error
         if has_field(self._tables.schema(step, step.partition.table_id), field):

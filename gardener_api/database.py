@@ -16,6 +16,7 @@ from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from gardener_api.schema import StoreError
+from gardener_api.words import one_line
 
 log = logging.getLogger(__name__)
 
@@ -92,11 +93,6 @@ def upsert(
         index_elements=keys, set_=values | computed, where=only
     )
     return changing
-
-
-def one_line(error: BaseException) -> str:
-    """What a database's error says; psycopg's has several lines."""
-    return " ".join(str(getattr(error, "orig", None) or error).split())
 
 
 def _patient(url: URL, patience: float) -> Callable[..., object]:

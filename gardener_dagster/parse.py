@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -18,10 +18,9 @@ from sqlalchemy.exc import OperationalError
 
 from gardener_api.archive import ArchiveError, ArchiveListing, list_archives
 from gardener_api.config import GardenerConfig, Source
-from gardener_api.database import one_line
 from gardener_api.jobs import Ask, Job, JobKey, JobState
 from gardener_api.store import JobStore, StoreError
-from gardener_api.words import count_jobs
+from gardener_api.words import count_jobs, human_duration, one_line
 from gardener_dagster.catalog import Catalog
 from gardener_dagster.graph import (
     BACKFILL_TAG,
@@ -39,6 +38,8 @@ if TYPE_CHECKING:
     from google.cloud import storage
 
 POLL_SECONDS = 1.0
+SILENCE = timedelta(minutes=30)
+"""After so long without a date parsed, the run's log says where to look."""
 LISTINGS_AT_ONCE = 8
 FAILURES_NAMED = 10
 _ADVICE = ". What to do: "
@@ -80,6 +81,7 @@ def build_parse(
             while waiting.jobs:
                 time.sleep(POLL_SECONDS)
                 yield from waiting.report()
+                waiting.tell_silence()
         waiting.raise_failures()
 
     return parse
@@ -154,6 +156,8 @@ class Waiting:
     ) -> None:
         self._context, self._store, self._request = context, store, request
         self._failures: list[str] = []
+        self._last_done = datetime.now(UTC)
+        self._told = self._last_done
         self.jobs: set[int] = set()
 
     def ask(
@@ -196,12 +200,25 @@ class Waiting:
                 numbers, requester=self._request.requester, now=datetime.now(UTC)
             )
             self.jobs.difference_update(numbers)
+            self._last_done = datetime.now(UTC)
 
     def _event(self, job: Job) -> Event:
         key = dg.AssetKey(["parsed", job.key.experiment, job.key.datatype])
         if self._request.single:
             return dg.MaterializeResult(asset_key=key, metadata=parsed_metadata(job))
         return parsed_materialization(job)
+
+    def tell_silence(self) -> None:
+        """Says so in the run's log when nothing was parsed for long; once in such a time."""
+        now = datetime.now(UTC)
+        if self.jobs and now - max(self._last_done, self._told) >= SILENCE:
+            self._told = now
+            self._context.log.warning(
+                f"waiting for {count_jobs(len(self.jobs))}; none was parsed for"
+                f" {human_duration(now - self._last_done)}. What to do: see the status page, which"
+                " says whether parsers ask for jobs. If it does not answer, start the sidecar"
+                " (`gardener api`): parsers then go on by themselves, and so does this run"
+            )
 
     @contextmanager
     def withdrawing(self) -> Iterator[None]:

@@ -252,9 +252,8 @@ def postgresql_down(stage: Stage) -> Iterator[Row]:
     row.status += [f"/ready: {answer(stage.settings.jobs_url + '/ready')}"]
     row.dagster += [f"sensor parsed_jobs: {witness.tick('parsed_jobs')}"]
     row.dagster += [f"run of parse: {line}" for line in witness.log(run_id)]
-    witness.picture(
-        "/locations/__repository__@gardener/sensors/parsed_jobs", "postgresql-down-sensor"
-    )
+    sensor = "/locations/__repository__@gardener/sensors/parsed_jobs"
+    witness.picture(sensor, "postgresql-down-sensor", opened="View")
     witness.picture(f"/runs/{run_id}", "postgresql-down-run")
     row.alert += [f"{k}: {v}" for k, v in witness.prometheus_alerts().items()]
     stage.database.start()

@@ -8,6 +8,7 @@ from sqlalchemy.exc import OperationalError
 
 from gardener_api.jobs import Job, JobState
 from gardener_api.store import JobStore, StoreError
+from gardener_dagster import parse
 from gardener_dagster.graph import requester_of
 from gardener_dagster.parse import parsed_metadata
 from gardener_dagster.planning import job_key
@@ -136,6 +137,28 @@ def test_a_connection_that_is_cut_amid_the_wait_fails_nothing(
         result = run_parse(defs, instance, [NDT7], DAYS[0])
     assert result.success
     assert cut == []
+
+
+@pytest.mark.usefixtures("archives")
+def test_a_run_that_waits_long_says_where_to_look(
+    defs: dg.Definitions,
+    instance: dg.DagsterInstance,
+    parser: Parser,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(parse, "SILENCE", dt.timedelta())
+    unreported, looks = JobStore.unreported, iter(range(3))
+
+    def nothing_at_first(store: JobStore, requester: str) -> list[Job]:
+        return [] if next(looks, None) is not None else unreported(store, requester)
+
+    monkeypatch.setattr(JobStore, "unreported", nothing_at_first)
+    monkeypatch.setattr(parse, "POLL_SECONDS", 0.05)
+    with parser:
+        result = run_parse(defs, instance, [NDT7], DAYS[0])
+    assert result.success
+    told = [entry.user_message for entry in instance.all_logs(result.run_id) if entry.level == 30]
+    assert "waiting for 1 job; none was parsed for 0 s. What to do: see the status page" in told[0]
 
 
 @pytest.mark.usefixtures("archives")

@@ -190,12 +190,22 @@ class Witness:
         error = ticks[0].error if ticks else None
         return error.message.strip().splitlines()[0] if error else None
 
-    def picture(self, path: str, name: str, *, seconds: float = 4.0) -> None:
-        """Takes one of a page of Dagster's, which loads by and by."""
+    def picture(self, path: str, name: str, *, seconds: float = 4.0, opened: str = "") -> None:
+        """Takes one of a page of Dagster's, which loads by and by.
+
+        Args:
+            path: Of the page.
+            name: Of the picture.
+            seconds: For it to load.
+            opened: The text of a link to click first.
+        """
         page = self.browser.new_page(viewport={"width": WIDTH, "height": 900})
         with contextlib.closing(page):
             page.goto(self.settings.dagster_url + path)
             page.wait_for_timeout(seconds * 1000)
+            if opened:
+                page.get_by_text(opened, exact=True).first.click()
+                page.wait_for_timeout(seconds * 1000)
             page.screenshot(path=self.pictures / f"{name}.png")
 
     # -- who is told

@@ -18,16 +18,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import requests
-from gate import gate
 from stage import GOOD, ONE_DAY, Stage, day, staged
 from witness import answer, until
 
-from gardener_api.client import JobsClient
 from gardener_api.jobs import Job, JobState
 from gardener_dagster.local.clients import storage_client
-from gardener_dagster.local.parser.outputs import ArchiveParser
-from gardener_dagster.local.processes import Part
-from gardener_dagster.local.stack import PARSED_BUCKET
 
 
 @dataclass(kw_only=True)
@@ -89,25 +84,13 @@ def lost_parser(stage: Stage) -> Iterator[Row]:
         kind="lost parser", how="each parser is killed after `next`; three leases of 10 s end"
     )
     until(lambda: stage.job(date, "ndt7") is not None, "no job")
-    environment = stage.settings.environment
     while not stage.ended(date):
-        with gate(stage.settings.storage_url, hold="/o?") as storage:
-            part = Part(
-                name="lost parser",
-                command=stage.worker.command,
-                environment=environment | {"STORAGE_EMULATOR_HOST": storage.url},
-                log=stage.settings.home / "logs" / "lost-parser.log",
-            )
-            part.start()
+        with stage.held_parser("/o?") as part:
             until(
-                lambda: (
-                    any("begun" in line for line in part.last_lines())  # noqa: B023 - now
-                    or stage.ended(date)
-                ),
+                lambda: any("begun" in line for line in part.last_lines()) or stage.ended(date),
                 "no job was taken",
             )
             part.signal(signal.SIGKILL)
-            part.log.unlink()
     look_at_job(stage, row, stage.newest(date), about="lease ended")
     look_at_run(stage, row, run_id)
     stage.start_worker()
@@ -117,32 +100,7 @@ def lost_parser(stage: Stage) -> Iterator[Row]:
 def spoiled_rows(
     stage: Stage, date: dt.date, kind: str, how: str, spoil: Callable[[str], str]
 ) -> Row:
-    """A parser writes what ``spoil`` makes of the first row of ndt7."""
-    stage.samples(date)
-    stage.stop_worker()
-    stage.parse(date)
-    settings = stage.settings
-    with JobsClient(settings.jobs_url) as jobs, storage_client(settings.storage_url) as client:
-        parser = ArchiveParser(
-            client=client, output_bucket=PARSED_BUCKET, now=lambda: dt.datetime.now(dt.UTC)
-        )
-        done = 0
-        while done < 2:
-            job = jobs.next()
-            if job is None:
-                continue
-            names = [blob.name for blob in client.list_blobs(job.bucket, prefix=job.prefix)]
-            for name in names:
-                parser.parse(job, name, lambda: False)
-            if job.datatype == "ndt7":
-                blob = client.bucket(PARSED_BUCKET).blob(f"{job.bucket}/{names[0]}.jsonl")
-                first, _, rest = blob.download_as_text().partition("\n")
-                blob.upload_from_string(f"{spoil(first)}\n{rest}")
-            jobs.update(job.id, JobState.PARSING)
-            jobs.update(job.id, JobState.POST_PROCESSING)
-            done += 1
-    stage.start_worker()
-    until(lambda: stage.ended(date), "no end")
+    stage.parse_spoiled(date, spoil)
     row = Row(kind=kind, how=how)
     failed = stage.newest(date)
     look_at_job(stage, row, failed, about=str(date))

@@ -5,23 +5,28 @@ import datetime as dt
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import dagster as dg
 from dagster_runs import Runs
+from gate import gate
 from playwright.sync_api import sync_playwright
 from postgres import Server, postgresql_server
 from witness import Witness, scraping, until, web_hook
 
+from gardener_api.client import JobsClient
 from gardener_api.config import GardenerConfig, load_config
-from gardener_api.jobs import ENDED, Job
+from gardener_api.jobs import ENDED, Job, JobState
 from gardener_api.store import JobStore
 from gardener_dagster.graph import JOB_TAG
+from gardener_dagster.local.clients import storage_client
+from gardener_dagster.local.parser.outputs import ArchiveParser
 from gardener_dagster.local.processes import Part, Processes
 from gardener_dagster.local.samples import make_samples
 from gardener_dagster.local.stack import (
+    PARSED_BUCKET,
     PREFERRED_PORTS,
     StackSettings,
     choose_ports,
@@ -124,18 +129,74 @@ class Stage:
         self.worker.signal(signal.SIGTERM)
         until(self.worker.group_is_gone, "the parser does not end")
 
+    def parse_spoiled(self, date: dt.date, spoil: Callable[[str], str]) -> None:
+        """Has a date parsed, but ``spoil`` changes the first row of ndt7; until it has ended."""
+        self.samples(date)
+        self.stop_worker()
+        self.parse(date)
+        with (
+            JobsClient(self.settings.jobs_url) as jobs,
+            storage_client(self.settings.storage_url) as client,
+        ):
+            parser = ArchiveParser(
+                client=client, output_bucket=PARSED_BUCKET, now=lambda: dt.datetime.now(dt.UTC)
+            )
+            done = 0
+            while done < len(PARSED):
+                job = jobs.next()
+                if job is None:
+                    continue
+                names = [blob.name for blob in client.list_blobs(job.bucket, prefix=job.prefix)]
+                for name in names:
+                    parser.parse(job, name, lambda: False)
+                if job.datatype == "ndt7":
+                    blob = client.bucket(PARSED_BUCKET).blob(f"{job.bucket}/{names[0]}.jsonl")
+                    first, _, rest = blob.download_as_text().partition("\n")
+                    blob.upload_from_string(f"{spoil(first)}\n{rest}")
+                jobs.update(job.id, JobState.PARSING)
+                jobs.update(job.id, JobState.POST_PROCESSING)
+                done += 1
+        self.start_worker()
+        until(lambda: self.ended(date), "no end")
+
+    @contextlib.contextmanager
+    def held_parser(self, hold: str) -> Iterator[Part]:
+        """A parser whose calls of Cloud Storage that have ``hold`` in their path get no answer."""
+        with gate(self.settings.storage_url, hold=hold) as storage:
+            part = Part(
+                name="held parser",
+                command=self.worker.command,
+                environment=self.settings.environment | {"STORAGE_EMULATOR_HOST": storage.url},
+                log=self.settings.home / "logs" / "held-parser.log",
+            )
+            part.start()
+            try:
+                yield part
+            finally:
+                part.signal(signal.SIGKILL)
+                part.log.unlink()
+
     def tables_run(self, job: Job) -> dg.DagsterRun:
         [run] = self.witness.runs(**{JOB_TAG: job.id})
         return run
 
 
 @contextlib.contextmanager
-def staged(home: Path, pictures: Path) -> Iterator[Stage]:
-    """The stack, with three good dates in it."""
+def staged(
+    home: Path, pictures: Path, *, config_text: str = CONFIG, dates: Sequence[dt.date] = GOOD
+) -> Iterator[Stage]:
+    """The stack, with some good dates in it.
+
+    Args:
+        home: Folder of its data.
+        pictures: Folder of what is looked at.
+        config_text: Its configuration; it has annotation2 and ndt7.
+        dates: The good ones, one after the other.
+    """
     with contextlib.ExitStack() as cleanup:
         hook = cleanup.enter_context(web_hook())
         database = cleanup.enter_context(postgresql_server("fsync=off"))
-        (home / "gardener.yml").write_text(CONFIG, encoding="utf-8")
+        (home / "gardener.yml").write_text(config_text, encoding="utf-8")
         config = load_config(home / "gardener.yml")
         ports = choose_ports(dict.fromkeys([*PREFERRED_PORTS, "prometheus"], 0))
         settings = Settings(
@@ -190,8 +251,8 @@ def staged(home: Path, pictures: Path) -> Iterator[Stage]:
             witness=witness,
             worker=worker,
         )
-        stage.samples(*GOOD)
+        stage.samples(*dates)
         stage.start_worker()
-        stage.runs.launch(PARSED, GOOD[0], GOOD[-1])
-        until(lambda: all(stage.ended(date) for date in GOOD), "the good dates do not end")
+        stage.runs.launch(PARSED, dates[0], dates[-1])
+        until(lambda: all(stage.ended(date) for date in dates), "the good dates do not end", 600)
         yield stage

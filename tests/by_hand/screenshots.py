@@ -81,7 +81,7 @@ def take_pictures(stage: Stage, camera: Camera) -> None:
     stage.runs.launch([("parsed", "ndt", "hopannotation2")], GOOD[0], GOOD[-1])
     until(lambda: all(stage.ended(date, "hopannotation2") for date in GOOD), "no end")
     stage.stop_worker()
-    with stage.held_parser("ndt7%2F"):
+    with stage.held_parser("/o/ndt%2Fndt7"):
         stage.runs.launch(PARSED, PARSING, PARSING)
         until(
             lambda: (job := stage.job(PARSING)) and job.state is JobState.PARSING,

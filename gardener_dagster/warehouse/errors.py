@@ -36,7 +36,7 @@ _ADVICE = {
     "billingNotEnabled": "enable billing for the project",
     "billingTierLimitExceeded": "raise maximum_bytes_billed",
     "bytesBilledLimitExceeded": "raise maximum_bytes_billed, or see why the query reads so much",
-    "invalid": "see the named object (`gcloud storage cat`), then materialize parsed/… again",
+    "invalid": "see the named object (`gcloud storage cat`), then materialize parsed/… of the date",
     "notFound": "see whether what is named is gone or in another location, then re-execute the run",
     "quotaExceeded": "wait for the quota to renew or ask for more, then re-execute the run",
     "rateLimitExceeded": "re-execute the run when fewer jobs work on the same table",

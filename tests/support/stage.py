@@ -255,4 +255,7 @@ def staged(
         stage.start_worker()
         stage.runs.launch(PARSED, dates[0], dates[-1])
         until(lambda: all(stage.ended(date) for date in dates), "the good dates do not end", 600)
+        bad = [stage.newest(d) for d in dates if stage.newest(d).state is not JobState.COMPLETE]
+        if bad:
+            raise RuntimeError(f"dates that should be good: {bad}")
         yield stage

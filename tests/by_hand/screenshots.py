@@ -8,9 +8,10 @@ looked at in a browser. Look at the pictures before they are committed.
 
 import argparse
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
-from playwright.sync_api import Page
+from playwright.sync_api import Page, ViewportSize
 from stage import PARSED, ROOT, Stage, day, staged
 from witness import until
 
@@ -29,7 +30,7 @@ sources:
 """
 GOOD = tuple(day(ago) for ago in (9, 8, 7, 6, 5))
 FAILED, PARSING = day(4), day(3)
-WIDTH = 1180
+WIDTHS = {"status": 1400, "dagster": 1180}
 LOADING_MS = 6_000
 """For a page of Dagster's, which fills by and by."""
 
@@ -47,23 +48,24 @@ class Camera:
 
     def status(self, path: str, name: str, height: int) -> None:
         """A page of the status page."""
-        page = self._page(height)
+        page = self._page("status", height)
         page.goto(self._stage.settings.status_url + path)
         self._take(page, name)
 
-    def dagster(self, path: str, name: str, height: int, *clicked: str) -> None:
-        """A page of Dagster's, after clicks on these texts."""
-        page = self._page(height)
+    def dagster(
+        self, path: str, name: str, height: int, act: Callable[[Page], None] = lambda _: None
+    ) -> None:
+        """A page of Dagster's, after what ``act`` does on it."""
+        page = self._page("dagster", height)
         page.goto(self._stage.settings.dagster_url + path)
         page.wait_for_timeout(LOADING_MS)
-        for text in clicked:
-            page.get_by_text(text).first.click()
-            page.wait_for_timeout(LOADING_MS // 2)
-        page.mouse.move(0, 0)
+        act(page)
+        page.wait_for_timeout(LOADING_MS)
         self._take(page, name)
 
-    def _page(self, height: int) -> Page:
-        page = self._stage.witness.browser.new_page(viewport={"width": WIDTH, "height": height})
+    def _page(self, of: str, height: int) -> Page:
+        size: ViewportSize = {"width": WIDTHS[of], "height": height}
+        page = self._stage.witness.browser.new_page(viewport=size)
         page.set_default_timeout(30_000)
         return page
 
@@ -72,6 +74,21 @@ class Camera:
         page.screenshot(path=path)
         page.close()
         print(f"{path}: {path.stat().st_size / 1000:.0f} kB", flush=True)
+
+
+def open_the_error(page: Page) -> None:
+    """Of the step that failed, in a run's log."""
+    page.get_by_text("View full message").first.click()
+
+
+def choose_dates(page: Page) -> None:
+    """Of an asset's, up to the button that launches the backfill."""
+    page.get_by_text("Materialize").first.click()
+    page.wait_for_timeout(LOADING_MS)
+    page.get_by_role("dialog").get_by_role("textbox").first.click()
+    page.keyboard.press("Control+A")
+    page.keyboard.type(f"[{GOOD[0]}...{GOOD[-1]}]")
+    page.keyboard.press("Enter")
 
 
 def take_pictures(stage: Stage, camera: Camera) -> None:
@@ -92,12 +109,12 @@ def take_pictures(stage: Stage, camera: Camera) -> None:
     failed = stage.newest(FAILED)
     camera.status(f"/job/{failed.number}", "why-a-date-failed", 620)
     run = stage.tables_run(failed)
-    camera.dagster(f"/runs/{run.run_id}?selection=*", "why-a-run-failed", 700)
+    camera.dagster(f"/runs/{run.run_id}", "why-a-run-failed", 620, open_the_error)
     camera.dagster(
         f"/assets/raw_ndt/ndt7?view=partitions&partition={GOOD[2]}", "a-date-in-dagster", 760
     )
-    camera.dagster("/assets/parsed/ndt/ndt7", "re-process-a-range", 640, "Materialize")
-    camera.dagster("/asset-groups", "add-a-datatype", 640)
+    camera.dagster("/assets/parsed/ndt/ndt7", "re-process-a-range", 720, choose_dates)
+    camera.dagster("/assets/raw_ndt/hopannotation2?view=lineage", "add-a-datatype", 420)
 
 
 def main() -> None:

@@ -30,7 +30,7 @@ sources:
 """
 GOOD = tuple(day(ago) for ago in (9, 8, 7, 6, 5))
 FAILED, PARSING = day(4), day(3)
-WIDTHS = {"status": 1400, "dagster": 1180}
+WIDTHS = {"status": 1400, "dagster": 1100}
 LOADING_MS = 6_000
 """For a page of Dagster's, which fills by and by."""
 
@@ -109,12 +109,12 @@ def take_pictures(stage: Stage, camera: Camera) -> None:
     failed = stage.newest(FAILED)
     camera.status(f"/job/{failed.number}", "why-a-date-failed", 620)
     run = stage.tables_run(failed)
-    camera.dagster(f"/runs/{run.run_id}", "why-a-run-failed", 620, open_the_error)
+    camera.dagster(f"/runs/{run.run_id}", "why-a-run-failed", 580, open_the_error)
     camera.dagster(
         f"/assets/raw_ndt/ndt7?view=partitions&partition={GOOD[2]}", "a-date-in-dagster", 760
     )
     camera.dagster("/assets/parsed/ndt/ndt7", "re-process-a-range", 720, choose_dates)
-    camera.dagster("/assets/raw_ndt/hopannotation2?view=lineage", "add-a-datatype", 420)
+    camera.dagster("/assets/raw_ndt/hopannotation2", "add-a-datatype", 700)
 
 
 def main() -> None:

@@ -125,7 +125,7 @@ class Witness:
             name: Of the picture.
             about: Only the problems that name it.
         """
-        return self._read("/", f"{name}-status", "article.problem, .empty", about)
+        return self._read("/", f"{name}-status", ".problem, .empty", about)
 
     def job(self, number: int, name: str) -> list[str]:
         """What a job's page says first."""

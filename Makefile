@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format clean
+.PHONY: help demo test lint format screenshots clean
 
 help:  ## Show this help
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -22,6 +22,9 @@ lint: $(INSTALLED)  ## Check layers, style and types
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/lint-imports
 	@$(BIN)/mypy
+
+screenshots: $(INSTALLED)  ## Take the pictures of README.md; needs Chromium, PostgreSQL, Prometheus
+	@PYTHONPATH=tests/support $(BIN)/python tests/by_hand/screenshots.py
 
 format: $(INSTALLED)  ## Format the code
 	@$(BIN)/ruff check --fix --quiet .

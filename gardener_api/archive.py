@@ -129,5 +129,5 @@ def _naming(url: str) -> Iterator[None]:
     except (GoogleAPIError, GoogleAuthError, RequestException) as error:
         raise ArchiveError(
             f"{url} could not be listed: {' '.join(str(error).split())}. What to do: see that the"
-            " bucket is there and that the account may list it, then run again"
+            " bucket is there and that the account may list it"
         ) from error

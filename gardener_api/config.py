@@ -105,6 +105,12 @@ Column = Annotated[
 ]
 
 
+Owner = Annotated[
+    str,
+    _matching(r"team:[\w.-]+|[\w.+-]+@[\w-]+(\.[\w-]+)+", "an e-mail address or team:<name>"),
+]
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -129,6 +135,7 @@ class Source(_Section):
     full_history: StrictBool = False
     dedup_key: tuple[Column, ...] = Field(min_length=1)
     annotations: Name = "annotation2"
+    owners: tuple[Owner, ...] = ()  # whom Dagster's catalog names
 
     @model_validator(mode="before")
     @classmethod

@@ -3,18 +3,22 @@
 SQL belongs in the modules that use it.
 """
 
+import logging
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Insert, Table, create_engine, event
+from sqlalchemy import ColumnElement, Connection, Dialect, Insert, Table, create_engine, event
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, Engine, make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from gardener_api.schema import StoreError
+from gardener_api.words import one_line
+
+log = logging.getLogger(__name__)
 
 _BUSY_SECONDS = 20  # that a writer waits for others; parsers wait for a minute
 # Between two looks at the lock. SQLite's own pauses grow to 100 ms: a writer that had waited for a
@@ -24,15 +28,19 @@ _PAUSE_SECONDS = 0.001
 # more for the calls that wait for it. By default it is every 1,000: of a burst, one commit in 30.
 _CHECKPOINT_PAGES = 10_000
 _WRITES = "gardener_writes"
+_CONNECT_PAUSES = (0.2, 5.0)  # seconds between two tries to connect: the first, and the longest
 
 
-def open_engine(url: str) -> Engine:
+def open_engine(url: str, *, patience: float = 0.0) -> Engine:
     """An engine for a store's URL. Nothing is connected yet.
 
     A transaction of this engine reads; ``writing(engine)`` gives one whose transactions write.
 
     Args:
         url: ``sqlite:///path`` or ``postgresql://...`` (psycopg 3 is the driver).
+        patience: Seconds that a transaction may wait for PostgreSQL to take connections, which it
+            does not while it is restarted; after that it fails with ``StoreError``. 0: it fails at
+            once, with SQLAlchemy's ``OperationalError``.
 
     Raises:
         StoreError: The URL is no URL of a database that can hold a store.
@@ -47,7 +55,10 @@ def open_engine(url: str) -> Engine:
         case "postgresql":
             # A connection that the server closed while it was idle must not cost a parser its call.
             driver = parsed.set(drivername="postgresql+psycopg")
-            return create_engine(driver, pool_pre_ping=True)
+            engine = create_engine(driver, pool_pre_ping=True)
+            if patience:
+                event.listen(engine, "do_connect", _patient(parsed, patience))
+            return engine
     shown = parsed.render_as_string(hide_password=True)
     raise StoreError(f"no store's URL: {shown}: expected sqlite:///... or postgresql://...")
 
@@ -82,6 +93,40 @@ def upsert(
         index_elements=keys, set_=values | computed, where=only
     )
     return changing
+
+
+def _patient(url: URL, patience: float) -> Callable[..., object]:
+    where = url.render_as_string(hide_password=True)
+
+    def connect(
+        dialect: Dialect, _: object, args: Sequence[Any], options: dict[str, Any]
+    ) -> object:
+        pause, longest = _CONNECT_PAUSES
+        begun, told = time.monotonic(), False
+        while True:
+            try:
+                connection = dialect.connect(*args, **options)
+            except dialect.loaded_dbapi.OperationalError as error:
+                reason, waited = one_line(error), time.monotonic() - begun
+                if waited > patience:
+                    raise StoreError(
+                        f"the job store {where} does not answer for {waited:.0f} s: {reason}."
+                        " What to do: see whether its database runs"
+                    ) from error
+                if not told:
+                    log.warning(
+                        "the job store %s does not answer, and is waited for up to %.0f s: %s",
+                        *(where, patience, reason),
+                    )
+                told = True
+            else:
+                if told:
+                    log.warning("the job store answers again")
+                return connection
+            time.sleep(pause)
+            pause = min(2 * pause, longest)
+
+    return connect
 
 
 def _sqlite(url: URL) -> Engine:

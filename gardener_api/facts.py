@@ -36,6 +36,7 @@ class JobFact:
     entered: dt.datetime
     updated: dt.datetime | None
     lease_expires: dt.datetime | None
+    archives: int | None = None  # when it was asked for
 
     @property
     def source(self) -> str:

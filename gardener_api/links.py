@@ -14,22 +14,19 @@ class Links:
     Attributes:
         dagster_url: Of Dagster's UI, as browsers reach it.
         project: The Google Cloud project of the tables.
+        status_url: Of the status page, as browsers reach it.
 
     Raises:
-        ValueError: ``dagster_url`` is no URL of a web page.
+        ValueError: ``dagster_url`` or ``status_url`` is no URL of a web page.
     """
 
     dagster_url: str | None = None
     project: str | None = None
+    status_url: str | None = None
 
     def __post_init__(self) -> None:
-        if self.dagster_url is None:
-            return
-        parts = urlsplit(self.dagster_url)
-        if parts.scheme not in ("http", "https") or not parts.netloc:
-            raise ValueError(
-                f"Dagster's URL {self.dagster_url!r}: expected one like http://dagster:3000"
-            )
+        _check("Dagster's URL", self.dagster_url, "http://dagster:3000")
+        _check("the status page's URL", self.status_url, "http://sidecar:8081")
 
     def run(self, run_id: str) -> str | None:
         """A run in Dagster."""
@@ -56,5 +53,20 @@ class Links:
         """A folder in Cloud Storage's console."""
         return f"{_CONSOLE}/storage/browser/{quote(bucket)}/{quote(prefix)}"
 
+    def jobs(self, experiment: str, datatype: str) -> str | None:
+        """A source's jobs on the status page, the newest date first."""
+        if self.status_url is None:
+            return None
+        query = {"experiment": experiment, "datatype": datatype, "sort": "date"}
+        return f"{self.status_url.rstrip('/')}/jobs?{urlencode(query)}"
+
     def _dagster(self, path: str) -> str | None:
         return f"{self.dagster_url.rstrip('/')}/{path}" if self.dagster_url else None
+
+
+def _check(what: str, url: str | None, example: str) -> None:
+    if url is None:
+        return
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        raise ValueError(f"{what} {url!r}: expected one like {example}")

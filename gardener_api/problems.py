@@ -73,6 +73,7 @@ def find_problems(config: GardenerConfig, facts: Facts, *, now: dt.datetime) -> 
         *_failed(facts),
         *_quiet_parsers(config, facts, now),
         *_missing(config, facts, now),
+        *_without_archives(config, facts),
         *_lost(config, facts, now),
     ]
 
@@ -249,6 +250,38 @@ def _missing(config: GardenerConfig, facts: Facts, now: dt.datetime) -> Iterator
         )
 
 
+def _without_archives(config: GardenerConfig, facts: Facts) -> Iterator[Problem]:
+    # Some sources rest for months: a day is odd where other days of the source have archives.
+    resting = {s.name for s in config.sources} - {
+        job.source for job in facts.recent if job.archives
+    }
+    jobs = [
+        job
+        for job in facts.recent
+        if job.archives == 0 and job.state is JobState.COMPLETE and job.source not in resting
+    ]
+    if jobs:
+        dates: defaultdict[str, list[dt.date]] = defaultdict(list)
+        for job in jobs:
+            dates[job.source].append(job.date)
+        late = config.late_archives.days
+        yield Problem(
+            title=(
+                f"{count_jobs(len(jobs))} had no archives, unlike other days of the source:"
+                f" {_counted(Counter(job.source for job in jobs))}"
+            ),
+            about=_lines(f"{source}: {spans(some)}" for source, some in sorted(dates.items())),
+            todo=(
+                "See whether the nodes' archives of the date reach the bucket: the job's page links"
+                " to its folder. When they have come, materialize parsed/… for the date in Dagster"
+                + (f"; within {late} days the gardener does so by itself." if late else ".")
+            ),
+            jobs=_links(jobs),
+            count=len(jobs),
+            grave=False,
+        )
+
+
 def _slow_queue(facts: Facts, now: dt.datetime) -> Iterator[Problem]:
     jobs = [
         job
@@ -274,7 +307,8 @@ def _slow_queue(facts: Facts, now: dt.datetime) -> Iterator[Problem]:
 
 
 def _lost(config: GardenerConfig, facts: Facts, now: dt.datetime) -> Iterator[Problem]:
-    lost = [attempt for attempt in facts.lost if now - attempt.at <= LATELY]
+    told = {job.number for job in facts.failed}
+    lost = [a for a in facts.lost if now - a.at <= LATELY and a.number not in told]
     for name in sorted({attempt.name for attempt in lost}):
         some = [attempt for attempt in lost if attempt.name == name]
         newest = max(some, key=lambda attempt: attempt.at)

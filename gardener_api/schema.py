@@ -35,6 +35,7 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from gardener_api.jobs import ENDED, LEASE_EXPIRED, PARSE_ERROR, JobState
+from gardener_api.words import one_line
 
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _MICROSECOND = dt.timedelta(microseconds=1)
@@ -279,8 +280,10 @@ def prepare(engine: Engine, migrations: Sequence[Migration] = MIGRATIONS) -> Non
                 connection.execute(select(func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
             _prepare(connection, migrations, where)
     except SQLAlchemyError as error:
-        reason = getattr(error, "orig", None) or error
-        raise StoreError(f"the job store {where} cannot be used: {reason}") from error
+        raise StoreError(
+            f"the job store {where} cannot be used: {one_line(error)}."
+            " What to do: see whether its database runs, and is reached from here"
+        ) from error
 
 
 def _prepare(connection: Connection, migrations: Sequence[Migration], where: str) -> None:

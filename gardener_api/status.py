@@ -239,6 +239,7 @@ class _Pages:
             "message.html",
             now=self._clock(),
             text=text,
+            grave=code >= 500,
             refresh=REFRESH_SECONDS if code >= 500 else 0,
         )
         page.status_code = code

@@ -84,18 +84,21 @@ class JobStore(JobQueries):
         )
 
     @classmethod
-    def open(cls, url: str, *, lease: dt.timedelta, max_attempts: int) -> "JobStore":
+    def open(
+        cls, url: str, *, lease: dt.timedelta, max_attempts: int, patience: float = 0.0
+    ) -> "JobStore":
         """Open the store, made or migrated if need be.
 
         Args:
             url: Of the database: ``sqlite:///path`` or ``postgresql://...``.
             lease: How long a parser may be silent.
             max_attempts: How often a job is handed out before it is failed.
+            patience: Seconds that each transaction may wait for PostgreSQL, which may be restarted.
 
         Raises:
             StoreError: There is no store that can be used.
         """
-        engine = open_engine(url)
+        engine = open_engine(url, patience=patience)
         try:
             schema.prepare(writing(engine))
         except BaseException:

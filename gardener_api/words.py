@@ -1,4 +1,4 @@
-"""Durations, sizes and dates as people read them. Pure, and nothing of jobs."""
+"""Durations, sizes, dates and errors as people read them. Pure, and nothing of jobs."""
 
 import datetime as dt
 from collections.abc import Iterable
@@ -37,6 +37,12 @@ def spans(dates: Iterable[dt.date]) -> str:
         else:
             runs.append([date])
     return ", ".join(str(r[0]) if len(r) == 1 else f"{r[0]} to {r[-1]}" for r in runs)
+
+
+def one_line(error: BaseException) -> str:
+    """What an error says, for a sentence: the driver's words, where SQLAlchemy wraps them."""
+    cause = getattr(error, "orig", None) or error
+    return " ".join(str(cause).split()).rstrip(".?")
 
 
 def count_jobs(count: int) -> str:

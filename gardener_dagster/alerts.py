@@ -263,7 +263,8 @@ def _job(run: dg.DagsterRun) -> str:
 
 def _date(run: dg.DagsterRun) -> str:
     first, last = (run.tags.get(tag, "") for tag in _RANGE)
-    return run.tags.get("dagster/partition", "") or (f"{first} to {last}" if first else "")
+    several = f"{first} to {last}" if first != last else first
+    return run.tags.get("dagster/partition", "") or several
 
 
 def _of(date: str) -> str:

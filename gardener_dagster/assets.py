@@ -15,6 +15,7 @@ from gardener_api.archive import list_archives, list_parsed
 from gardener_api.config import GardenerConfig, Source
 from gardener_api.jobs import JobKey, JobState
 from gardener_api.store import JobStore
+from gardener_dagster.catalog import Catalog
 from gardener_dagster.graph import joined_key, parsed_key, raw_key, tmp_key
 from gardener_dagster.parse import build_parse
 from gardener_dagster.partitions import own_and_day_before
@@ -29,25 +30,30 @@ _LONG_AGO = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 
 def build_assets(
-    config: GardenerConfig, partitions: dg.PartitionsDefinition[str]
+    config: GardenerConfig, partitions: dg.PartitionsDefinition[str], catalog: Catalog
 ) -> list[dg.AssetsDefinition]:
     """Every asset of the configuration."""
-    assets = [build_parse(config, partitions)]
+    assets = [build_parse(config, partitions, catalog)]
     for source in config.sources:
-        assets += [_tmp_asset(source, partitions), _raw_asset(source, partitions)]
+        assets += [
+            _tmp_asset(source, partitions, catalog),
+            _raw_asset(source, partitions, catalog),
+        ]
         annotations = config.annotations_of(source)
         if source.joined_table and annotations:
-            assets.append(_joined_asset(source, annotations, partitions))
+            assets.append(_joined_asset(source, annotations, partitions, catalog))
     return assets
 
 
-def _tmp_asset(source: Source, partitions: dg.PartitionsDefinition[str]) -> Step:
+def _tmp_asset(source: Source, partitions: dg.PartitionsDefinition[str], catalog: Catalog) -> Step:
     @dg.asset(
         key=tmp_key(source),
         deps=[parsed_key(source)],
         partitions_def=partitions,
         group_name=source.experiment,
         kinds={"bigquery", "tmp"},
+        owners=source.owners,
+        metadata=catalog.table(source, source.tmp_table),
         op_tags={"gardener/operation": "load"},
         description=(
             f"A date's parsed objects, loaded into `{source.tmp_table}`; the date's partition is"
@@ -88,18 +94,20 @@ def _tmp_asset(source: Source, partitions: dg.PartitionsDefinition[str]) -> Step
     return load
 
 
-def _raw_asset(source: Source, partitions: dg.PartitionsDefinition[str]) -> Step:
+def _raw_asset(source: Source, partitions: dg.PartitionsDefinition[str], catalog: Catalog) -> Step:
     @dg.asset(
         key=raw_key(source),
         deps=[tmp_key(source)],
         partitions_def=partitions,
         group_name=source.experiment,
         kinds={"bigquery", "raw"},
+        owners=source.owners,
+        metadata=catalog.table(source, source.raw_table),
         op_tags={"gardener/operation": "dedup, copy, delete"},
         description=(
             f"One row per `{', '.join(source.dedup_key)}`: duplicates are removed from"
             f" `{source.tmp_table}` (newest `parser.Time` stays), the partition is copied to"
-            f" `{source.raw_table}` and deleted from tmp."
+            f" `{source.raw_table}` and deleted from tmp." + catalog.dedup_sql(source)
         ),
     )
     def raw(
@@ -153,7 +161,10 @@ def _raw_asset(source: Source, partitions: dg.PartitionsDefinition[str]) -> Step
 
 
 def _joined_asset(
-    source: Source, annotations: Source, partitions: dg.PartitionsDefinition[str]
+    source: Source,
+    annotations: Source,
+    partitions: dg.PartitionsDefinition[str],
+    catalog: Catalog,
 ) -> Step:
     key, table = joined_key(source), source.joined_table
     if key is None or table is None:
@@ -168,10 +179,13 @@ def _joined_asset(
         partitions_def=partitions,
         group_name=source.experiment,
         kinds={"bigquery", "joined"},
+        owners=source.owners,
+        metadata=catalog.joined(source, annotations, table),
         op_tags={"gardener/operation": "join"},
         description=(
             f"Every row of `{source.raw_table}` with its annotation from"
             f" `{annotations.raw_table}` of the same date, else of the day before."
+            + catalog.join_sql(source, annotations)
         ),
     )
     def join(

@@ -9,8 +9,10 @@ from pathlib import Path
 import dagster as dg
 
 from gardener_api.config import GardenerConfig, load_config
+from gardener_api.links import Links
 from gardener_dagster.alerts import build_alerts
 from gardener_dagster.assets import build_assets
+from gardener_dagster.catalog import Catalog
 from gardener_dagster.checks import build_checks
 from gardener_dagster.freshness import build_freshness
 from gardener_dagster.history import historical_pass_sensor
@@ -30,11 +32,24 @@ def build_defs(
     warehouse: WarehouseResource,
     gcs: GCSResource,
     webhook: Webhook | None = None,
+    links: Links | None = None,
 ) -> dg.Definitions:
-    """All definitions of a configuration, on the given resources."""
+    """All definitions of a configuration, on the given resources.
+
+    Args:
+        config: The gardener's.
+        job_store: The job store.
+        warehouse: BigQuery.
+        gcs: Cloud Storage.
+        webhook: That is told of failures.
+        links: What the catalog links to, where that is known.
+    """
     partitions = daily_partitions(config.start_date)
+    catalog = Catalog(
+        project=warehouse.project, parsed_bucket=gcs.parsed_bucket, links=links or Links()
+    )
     definitions = dg.Definitions(
-        assets=build_assets(config, partitions),
+        assets=build_assets(config, partitions, catalog),
         asset_checks=build_checks(config, partitions),
         sensors=[
             *build_sensors(config),
@@ -81,6 +96,11 @@ def defs() -> dg.Definitions:
             parsed_bucket=_required("GARDENER_INPUT_LOCATION", "the bucket the parsers write to"),
         ),
         webhook=_webhook(),
+        # The tables of a local stack are not in Google's console.
+        links=Links(
+            project=None if os.environ.get("BIGQUERY_EMULATOR_HOST") else project,
+            status_url=os.environ.get("GARDENER_STATUS_URL") or None,
+        ),
     )
 
 

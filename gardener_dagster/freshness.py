@@ -12,7 +12,7 @@ import datetime as dt
 import dagster as dg
 
 from gardener_api.config import GardenerConfig, Source
-from gardener_api.jobs import Job
+from gardener_api.jobs import Job, JobState
 from gardener_api.store import JobStore
 from gardener_dagster.graph import joined_key, raw_key
 from gardener_dagster.planning import job_key
@@ -21,6 +21,7 @@ KEY = dg.AssetKey("freshness")
 DUE = dt.time(20, tzinfo=dt.UTC)
 """When yesterday's should be complete: the schedule asks for it at 10:30, a lease is five hours."""
 ONE_DAY = dt.timedelta(days=1)
+_QUEUED = "see whether the sidecar (`gardener api`) and the parsers run"
 
 
 def build_freshness(config: GardenerConfig) -> dg.Definitions:
@@ -74,7 +75,7 @@ def describe(due: dt.date, newest: dt.date | None, job: Job | None) -> str:
     if job is None:
         held_up = "nobody asked for it: look at the schedule daily"
     else:
-        why = job.error or job.detail
+        why = job.error or job.detail or (_QUEUED if job.state is JobState.QUEUED else "")
         held_up = f"its job is {job.state}" + (f": {why}" if why else "")
     return f"{due} is not complete, {held_up}; {known}"
 

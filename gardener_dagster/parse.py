@@ -8,16 +8,20 @@ date behind.
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import dagster as dg
+from sqlalchemy.exc import OperationalError
 
 from gardener_api.archive import ArchiveError, ArchiveListing, list_archives
 from gardener_api.config import GardenerConfig, Source
 from gardener_api.jobs import Ask, Job, JobKey, JobState
-from gardener_api.store import JobStore
+from gardener_api.store import JobStore, StoreError
+from gardener_api.words import count_jobs, human_duration, one_line
+from gardener_dagster.catalog import Catalog
 from gardener_dagster.graph import (
     BACKFILL_TAG,
     PRIORITY_TAG,
@@ -28,27 +32,30 @@ from gardener_dagster.graph import (
 )
 from gardener_dagster.partitions import date_of
 from gardener_dagster.planning import job_key
-from gardener_dagster.resources import GCSResource
+from gardener_dagster.resources import GCSResource, store_needed
 
 if TYPE_CHECKING:
     from google.cloud import storage
 
 POLL_SECONDS = 1.0
+SILENCE = timedelta(minutes=30)
+"""After so long without a date parsed, the run's log says where to look."""
 LISTINGS_AT_ONCE = 8
 FAILURES_NAMED = 10
+_ADVICE = ". What to do: "
 
 Event = dg.AssetMaterialization | dg.MaterializeResult[object]
 
 
 def build_parse(
-    config: GardenerConfig, partitions: dg.PartitionsDefinition[str]
+    config: GardenerConfig, partitions: dg.PartitionsDefinition[str], catalog: Catalog
 ) -> dg.AssetsDefinition:
     """The op that makes every ``parsed`` asset."""
     sources = {parsed_key(source): source for source in config.sources}
 
     @dg.multi_asset(
         name="parse",
-        specs=[_spec(source, partitions) for source in config.sources],
+        specs=[_spec(source, partitions, catalog) for source in config.sources],
         can_subset=True,
         backfill_policy=dg.BackfillPolicy.single_run(),
     )
@@ -62,7 +69,7 @@ def build_parse(
         request = _Request.of(context, config)
         client = gcs.client
         waiting = Waiting(context, job_store, request)
-        try:
+        with store_needed(), waiting.withdrawing():
             # In date order: the earliest are parsed while the later ones are still listed.
             dates = map(date_of, context.partition_keys)
             days = [(source, job_key(source, date)) for date in dates for source in selected]
@@ -74,22 +81,22 @@ def build_parse(
             while waiting.jobs:
                 time.sleep(POLL_SECONDS)
                 yield from waiting.report()
-        except BaseException:
-            # Cancelled, or broken: what no parser holds and nobody else wants is taken back.
-            taken_back = job_store.withdraw(request.requester, now=datetime.now(UTC))
-            context.log.warning(f"withdrew {len(taken_back)} jobs that no parser held")
-            raise
+                waiting.tell_silence()
         waiting.raise_failures()
 
     return parse
 
 
-def _spec(source: Source, partitions: dg.PartitionsDefinition[str]) -> dg.AssetSpec:
+def _spec(
+    source: Source, partitions: dg.PartitionsDefinition[str], catalog: Catalog
+) -> dg.AssetSpec:
     return dg.AssetSpec(
         key=parsed_key(source),
         partitions_def=partitions,
         group_name=source.experiment,
         kinds={"gcs", "parsed"},
+        owners=source.owners,
+        metadata=catalog.parsed(source),
         skippable=True,
         description=(
             f"One JSON object per archive of `gs://{source.bucket}/{source.experiment}/"
@@ -149,6 +156,8 @@ class Waiting:
     ) -> None:
         self._context, self._store, self._request = context, store, request
         self._failures: list[str] = []
+        self._last_done = datetime.now(UTC)
+        self._told = self._last_done
         self.jobs: set[int] = set()
 
     def ask(
@@ -158,7 +167,7 @@ class Waiting:
         asks: list[Ask] = []
         for (source, key), listing in listed:
             if isinstance(listing, ArchiveError):
-                self._failures.append(f"{key}: its archives could not be listed: {listing}")
+                self._failures.append(f"{key}: {listing}")
                 self._context.log.error(self._failures[-1])
             else:
                 asks.append(self._request.ask(source, key, listing.count))
@@ -169,6 +178,15 @@ class Waiting:
 
     def report(self) -> Iterator[Event]:
         """Yields a materialization for each job that is parsed; remembers the failed."""
+        try:
+            yield from self._report()
+        except OperationalError as error:
+            if not error.connection_invalidated:
+                raise
+            # The database was restarted amid this. The next look waits until it is back.
+            self._context.log.warning(f"the job store cut the connection: {one_line(error)}")
+
+    def _report(self) -> Iterator[Event]:
         done = [j for j in self._store.unreported(self._request.requester) if j.number in self.jobs]
         for job in done:
             if job.state is JobState.WITHDRAWN or job.parsed is None:
@@ -182,6 +200,7 @@ class Waiting:
                 numbers, requester=self._request.requester, now=datetime.now(UTC)
             )
             self.jobs.difference_update(numbers)
+            self._last_done = datetime.now(UTC)
 
     def _event(self, job: Job) -> Event:
         key = dg.AssetKey(["parsed", job.key.experiment, job.key.datatype])
@@ -189,25 +208,48 @@ class Waiting:
             return dg.MaterializeResult(asset_key=key, metadata=parsed_metadata(job))
         return parsed_materialization(job)
 
+    def tell_silence(self) -> None:
+        """Says so in the run's log when nothing was parsed for long; once in such a time."""
+        now = datetime.now(UTC)
+        if self.jobs and now - max(self._last_done, self._told) >= SILENCE:
+            self._told = now
+            self._context.log.warning(
+                f"waiting for {count_jobs(len(self.jobs))}; none was parsed for"
+                f" {human_duration(now - self._last_done)}. What to do: see the status page, which"
+                " says whether parsers ask for jobs. If it does not answer, start the sidecar"
+                " (`gardener api`): parsers then go on by themselves, and so does this run"
+            )
+
+    @contextmanager
+    def withdrawing(self) -> Iterator[None]:
+        """Takes back what no parser holds and nobody else wants, if the run is broken off."""
+        try:
+            yield
+        except StoreError:
+            raise  # what was asked for stays so: parsers and tables go on once the store is back
+        except BaseException:
+            taken_back = self._store.withdraw(self._request.requester, now=datetime.now(UTC))
+            self._context.log.warning(f"withdrew {len(taken_back)} jobs that no parser held")
+            raise
+
     def raise_failures(self) -> None:
         """Fails the run if a job failed.
 
         Raises:
-            dg.Failure: Names the jobs and why, the first line all that is needed.
+            dg.Failure: Names the jobs and why; the first line says what to do.
         """
         if not self._failures:
             return
-        failures = sorted(self._failures)
-        named = "\n".join(failures[:FAILURES_NAMED])
-        more = len(failures) - FAILURES_NAMED
-        raise dg.Failure(
-            description=(
-                f"{len(failures)} of the run's parse jobs failed; the others arrived."
-                f" Re-execute from failure asks for these again:\n{named}"
-                + (f"\n… and {more} more" if more > 0 else "")
-            ),
-            allow_retries=False,
-        )
+        first, *others = sorted(self._failures)
+        lines = [
+            f"{count_jobs(len(self._failures))} failed: {first}, then re-execute the run from its"
+            " failure: it asks for no others again",
+            *(other.partition(_ADVICE)[0] for other in others[: FAILURES_NAMED - 1]),
+        ]
+        more = len(self._failures) - len(lines)
+        if more:
+            lines.append(f"… and {more} more")
+        raise dg.Failure(description="\n".join(lines), allow_retries=False)
 
 
 def parsed_materialization(job: Job) -> dg.AssetMaterialization:
@@ -238,8 +280,11 @@ def parsed_metadata(job: Job) -> dict[str, dg.MetadataValue]:
 
 def _failure(job: Job) -> str:
     if job.state is JobState.WITHDRAWN:
-        return f"{job.id}: withdrawn, since the run that asked for it was cancelled"
-    return f"{job.id}: failed in its attempt {job.attempt}: {job.error}"
+        why, advice = "withdrawn, since the run that asked for it was cancelled", "see who did"
+    else:
+        why = f"failed in its attempt {job.attempt}: {job.error.rstrip('.')}"
+        advice = "see the parser's log, and mend what it names"
+    return f"{job.id}: {why}{_ADVICE}{advice}"
 
 
 def _list(client: "storage.Client", source: Source, key: JobKey) -> ArchiveListing | ArchiveError:

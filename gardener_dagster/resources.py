@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 import dagster as dg
 from pydantic import Field, PrivateAttr
 
-from gardener_api.store import JobStore
+from gardener_api.store import JobStore, StoreError
 from gardener_dagster.warehouse.names import table_url
 
 if TYPE_CHECKING:
@@ -22,6 +22,34 @@ if TYPE_CHECKING:
     from google.cloud import bigquery, storage
 
     from gardener_dagster.warehouse.operations import Warehouse
+
+
+RUN_PATIENCE = 600.0
+"""Seconds that a run waits for the job store's database: longer than a restart or a failover."""
+
+
+class JobStoreUnavailable(dg.DagsterError):
+    """The job store cannot be used; the message says what to do.
+
+    Dagster shows its own errors as they are; any other it would put below a line of its own, which
+    says only where it was raised.
+    """
+
+
+@contextmanager
+def store_needed() -> Iterator[None]:
+    """For a step that cannot go on without the job store.
+
+    Raises:
+        dg.Failure: The store was away for too long; the first line says what to do.
+    """
+    try:
+        yield
+    except StoreError as error:
+        raise dg.Failure(
+            description=f"{error}, then re-execute the run from its failure: what was done is kept",
+            allow_retries=False,
+        ) from error
 
 
 class JobStoreResource(dg.ConfigurableResource[JobStore]):
@@ -33,12 +61,22 @@ class JobStoreResource(dg.ConfigurableResource[JobStore]):
 
     @contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator[JobStore]:
-        """Hands out the store itself: steps and sensors see a ``JobStore``."""
-        store = JobStore.open(
-            self.url,
-            lease=dt.timedelta(seconds=self.lease_seconds),
-            max_attempts=self.max_attempts,
-        )
+        """Hands out the store itself: steps and sensors see a ``JobStore``.
+
+        A run waits for a database that is restarted; a tick is made again anyhow.
+
+        Raises:
+            JobStoreUnavailable: The store cannot be used.
+        """
+        try:
+            store = JobStore.open(
+                self.url,
+                lease=dt.timedelta(seconds=self.lease_seconds),
+                max_attempts=self.max_attempts,
+                patience=RUN_PATIENCE if context.run else 0.0,
+            )
+        except StoreError as error:
+            raise JobStoreUnavailable(str(error)) from error
         try:
             yield store
         finally:

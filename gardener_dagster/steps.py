@@ -15,11 +15,11 @@ import dagster as dg
 from gardener_api.config import Source
 from gardener_api.holds import Hold, Holds
 from gardener_api.jobs import JobState
-from gardener_api.store import JobStore
+from gardener_api.store import JobStore, StoreError
 from gardener_dagster.graph import may_empty, source_tables
 from gardener_dagster.partitions import date_of
 from gardener_dagster.planning import job_key
-from gardener_dagster.resources import WarehouseResource
+from gardener_dagster.resources import WarehouseResource, store_needed
 from gardener_dagster.warehouse.errors import WarehouseError
 from gardener_dagster.warehouse.names import JobContext
 from gardener_dagster.warehouse.results import BqJob, LoadResult, Result
@@ -74,12 +74,20 @@ class TableStep:
         """Waits for the partition; then whatever ends the step is written into the job.
 
         Raises:
-            dg.Failure: Another run has the partition, or the warehouse refused; its first line says
-                what to do.
+            dg.Failure: Another run has the partition, the warehouse refused, or the store was away
+                for too long; its first line says what to do.
         """
-        wait_for_partition(self._context, self.store.holds, self._holding, self.date)
+        with store_needed():
+            wait_for_partition(self._context, self.store.holds, self._holding, self.date)
+            with self._told():
+                yield
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
         try:
             yield
+        except StoreError:
+            raise  # it could not be told; the sensor parsed_jobs does so once the store is back
         except WarehouseError as error:
             self.store.fail_stage(self.key, str(error), run_id=self.run_id, now=utc_now())
             raise dg.Failure(

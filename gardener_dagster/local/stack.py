@@ -91,6 +91,8 @@ class StackSettings:
             "GARDENER_PROJECT": PROJECT,
             "GARDENER_INPUT_LOCATION": PARSED_BUCKET,
             "GARDENER_DATABASE_URL": self.database_url,
+            "GARDENER_DAGSTER_URL": self.dagster_url,
+            "GARDENER_STATUS_URL": self.status_url,
             "BIGQUERY_EMULATOR_HOST": self.bigquery_url,
             "STORAGE_EMULATOR_HOST": self.storage_url,
             "PYTHONUNBUFFERED": "1",
@@ -167,7 +169,6 @@ def build_parts(settings: StackSettings) -> Processes:
             [
                 python, "-m", "gardener_dagster.cli", "api", "--port", str(ports["jobs"]),
                 "--status-port", str(ports["status"]), "--metrics-port", str(ports["metrics"]),
-                "--dagster-url", settings.dagster_url,
             ],
             f"{settings.jobs_url}/ready",
         ),

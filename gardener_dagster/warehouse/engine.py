@@ -308,7 +308,7 @@ class Engine:
                         table=step.partition.id,
                         bq_job_id=str(job.job_id),
                         bq_job_url=self._url(job),
-                        advice="see in BigQuery what it waited for, then run again",
+                        advice="see in BigQuery what it waited for, then re-execute the run",
                     )
                 self._sleep(pause)
                 pause = min(pause * 2, 10.0)

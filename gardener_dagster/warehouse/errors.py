@@ -36,12 +36,12 @@ _ADVICE = {
     "billingNotEnabled": "enable billing for the project",
     "billingTierLimitExceeded": "raise maximum_bytes_billed",
     "bytesBilledLimitExceeded": "raise maximum_bytes_billed, or see why the query reads so much",
-    "invalid": "look at the named object (`gcloud storage cat`) and parse the date again",
-    "notFound": "see whether what is named was deleted or is in another location, then run again",
-    "quotaExceeded": "wait for the quota to renew or ask for more, then run again",
-    "rateLimitExceeded": "run again when fewer jobs work on the same table",
-    "resourcesExceeded": "run again when BigQuery is less busy, or split the date's archives",
-    "stopped": "somebody cancelled the job in BigQuery; run again",
+    "invalid": "see the named object (`gcloud storage cat`), then materialize parsed/… of the date",
+    "notFound": "see whether what is named is gone or in another location, then re-execute the run",
+    "quotaExceeded": "wait for the quota to renew or ask for more, then re-execute the run",
+    "rateLimitExceeded": "re-execute the run when fewer jobs work on the same table",
+    "resourcesExceeded": "split the date's archives, or re-execute the run at a quieter time",
+    "stopped": "somebody cancelled the job in BigQuery; re-execute the run",
 }
 
 
@@ -160,7 +160,7 @@ class BigQueryFailure(WarehouseError):
             reason=failure.reason or str(failure.code or ""),
             advice=advice
             or _ADVICE.get(
-                failure.reason, "read BigQuery's message, mend its cause, and run again"
+                failure.reason, "read BigQuery's message, mend its cause, and re-execute the run"
             ),
             bq_job_id=bq_job_id,
             bq_job_url=bq_job_url,

@@ -71,7 +71,7 @@ class Loader:
                 operation=step.operation,
                 table=step.partition.id,
                 advice="delete the objects that are not of this parse (the run lists them),"
-                " then run again",
+                " then re-execute the run",
             )
         self.ensure_tables(step)
         if not source.uris:
@@ -152,7 +152,7 @@ class Loader:
                 field,
                 url,
                 advice=f"add the field to gardener_dagster/schemas/{datatype}.json, or let new"
-                " fields be added (schema_update: add), then run again",
+                " fields be added (bigquery.schema_update: add), then re-execute the run",
                 cause=error,
             ) from error
         if has_field(self._tables.schema(step, step.partition.table_id), field):
@@ -171,7 +171,7 @@ class Loader:
                 url,
                 detail=", and BigQuery's autodetection does not see it in the object's first rows",
                 advice=f"add the field to gardener_dagster/schemas/{datatype}.json with its type,"
-                " then run again",
+                " then re-execute the run",
                 cause=error,
             ) from error
         return added

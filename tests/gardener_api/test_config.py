@@ -112,6 +112,8 @@ def test_a_bad_duration_is_refused(text: str) -> None:
          "sources[0].daily_only: 'yes': expected a valid boolean"),
         ("start_date: 2020-01-01\nsources:" + SOURCE + "  dedup_key: ['id; DROP']",
          "sources[0].dedup_key[0]: 'id; DROP': expected a column"),
+        ("start_date: 2020-01-01\nsources:" + SOURCE + "  owners: [somebody]",
+         "sources[0].owners[0]: 'somebody': expected an e-mail address or team:<name>"),
         ("start_date: 2020-01-01\nsources:" + SOURCE + SOURCE,
          "sources: 'ndt/annotation2' stands 2 times"),
         ("start_date: 2020-01-01\nsources:" + SOURCE + SOURCE.replace("t: ndt", "t: wehe"),

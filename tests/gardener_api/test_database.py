@@ -2,15 +2,17 @@ import datetime as dt
 import sqlite3
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import psycopg
 import pytest
+from postgres import postgresql_server
 from sqlalchemy.exc import OperationalError
 
 from gardener_api import database
 from gardener_api.jobs import Ask
-from gardener_api.store import JobStore
+from gardener_api.store import JobStore, StoreError
 
 MakeAsk = Callable[..., Ask]
 OpenStore = Callable[..., JobStore]
@@ -82,3 +84,33 @@ def test_a_connection_that_the_server_closed_costs_no_call(
         assert len(store.lease(1, now=now)) == 1
         store.close()
         connection.execute("DROP SCHEMA closed CASCADE")
+
+
+def test_a_patient_store_waits_for_a_restart(make_ask: MakeAsk, now: dt.datetime) -> None:
+    with postgresql_server("fsync=off") as server:
+        patient = JobStore.open(
+            server.url, lease=dt.timedelta(hours=5), max_attempts=3, patience=60
+        )
+        with closing(patient):
+            server.stop()
+            thread = threading.Timer(0.3, server.start)
+            thread.start()
+            [job] = patient.enqueue([make_ask()], now=now)
+            thread.join()
+            assert patient.job(job.number) == job
+
+
+def test_a_patient_store_gives_up_and_says_what_to_do(tmp_path: Path) -> None:
+    url = f"postgresql://gardener:secret@/postgres?host={tmp_path}"
+    engine = database.open_engine(url, patience=0.1)
+    said = r"does not answer for \d+ s: .*What to do: see whether its database runs"
+    with pytest.raises(StoreError, match=said) as error, engine.begin():
+        pass
+    assert "secret" not in str(error.value)
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_others_fail_at_once(tmp_path: Path) -> None:
+    engine = database.open_engine(f"postgresql://gardener@/postgres?host={tmp_path}")
+    with pytest.raises(OperationalError), engine.begin():
+        pass

@@ -39,3 +39,13 @@ def test_google() -> None:
 def test_no_url(url: str) -> None:
     with pytest.raises(ValueError, match=r"expected one like http://dagster:3000"):
         Links(dagster_url=url)
+
+
+def test_the_status_page() -> None:
+    assert Links().jobs("ndt", "ndt7") is None
+    links = Links(status_url="http://sidecar:8081/")
+    assert links.jobs("ndt", "ndt7") == (
+        "http://sidecar:8081/jobs?experiment=ndt&datatype=ndt7&sort=date"
+    )
+    with pytest.raises(ValueError, match=r"status page's URL 'sidecar': expected one like http"):
+        Links(status_url="sidecar")

@@ -302,3 +302,38 @@ class TestMissing:
 )
 def test_shape(one: str, other: str, same: bool) -> None:
     assert (shape(one) == shape(other)) is same
+
+
+class TestWithoutArchives:
+    def test_a_day_unlike_others(self, config: GardenerConfig, everything: Facts) -> None:
+        usual = fact(JobState.COMPLETE, archives=412, date=dt.date(2024, 3, 18))
+        empty = fact(JobState.COMPLETE, archives=0, number=8)
+        [problem] = problems(config, everything, recent=[usual, empty])
+        assert problem.title == "1 job had no archives, unlike other days of the source: ndt/ndt7"
+        assert problem.about == "ndt/ndt7: 2024-03-19"
+        assert "materialize parsed/… for the date in Dagster; within 3 days" in problem.todo
+        assert [job.number for job in problem.jobs] == [8]
+        assert not problem.grave
+
+    def test_a_source_that_rests(self, config: GardenerConfig, everything: Facts) -> None:
+        other = fact(JobState.COMPLETE, archives=412, datatype="annotation2")
+        recent = [other, fact(JobState.COMPLETE, archives=0, number=8)]
+        assert problems(config, everything, recent=recent) == []
+
+
+def test_attempts_of_a_failed_job_are_told_with_it(
+    config: GardenerConfig, everything: Facts
+) -> None:
+    attempt = LostAttempt(
+        number=7,
+        experiment="ndt",
+        datatype="ndt7",
+        date=dt.date(2024, 3, 19),
+        name=PARSE_ERROR,
+        at=NOW - HOUR,
+        detail="no tar in it",
+    )
+    [problem] = problems(config, everything, lost=[attempt], failed=[failed("no tar in it")])
+    assert problem.title == "1 job failed in loading: ndt/ndt7"
+    [problem] = problems(config, everything, lost=[attempt])
+    assert problem.title.startswith("1 attempt lost since")

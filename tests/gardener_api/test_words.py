@@ -1,8 +1,9 @@
 import datetime as dt
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
-from gardener_api.words import count_jobs, human_bytes, human_duration, spans
+from gardener_api.words import count_jobs, human_bytes, human_duration, one_line, spans
 
 
 @pytest.mark.parametrize(
@@ -45,3 +46,11 @@ def test_spans(days: list[int], text: str) -> None:
 
 def test_count_jobs() -> None:
     assert [count_jobs(n) for n in (0, 1, 1234)] == ["0 jobs", "1 job", "1,234 jobs"]
+
+
+def test_an_error_on_one_line() -> None:
+    cause = Exception("connection failed:\n\tIs the server running?\n")
+    assert one_line(OperationalError("SELECT", {}, cause)) == (
+        "connection failed: Is the server running"
+    )
+    assert one_line(ValueError("no URL.")) == "no URL"

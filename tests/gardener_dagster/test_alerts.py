@@ -155,6 +155,21 @@ def test_a_failed_run_is_told_once(run: Run, tick: Tick, hook: Hook) -> None:
     assert hook.take() == []
 
 
+def test_a_range_of_one_date_is_told_as_that_date(
+    instance: dg.DagsterInstance, tick: Tick, hook: Hook
+) -> None:
+    tick("run_failures")
+    ends = {f"dagster/asset_partition_range_{end}": "2024-03-01" for end in ("start", "end")}
+    JOB.execute_in_process(
+        instance=instance,
+        asset_selection=[RAW],
+        tags={"break": "failure"} | ends,
+        raise_on_error=False,
+    )
+    tick("run_failures")
+    assert [alert["date"] for alert in hook.take()] == ["2024-03-01"]
+
+
 def test_an_error_that_nobody_described(run: Run, tick: Tick, hook: Hook) -> None:
     run("error")
     tick("run_failures")

@@ -68,7 +68,7 @@ def test_each_source_says_how_new_it_is(
     store.enqueue([ask], now=NOW)
     again = evaluate(defs, instance)["ndt_ndt7"]
     assert again.description is not None
-    assert "is not complete, its job is queued; the newest" in again.description
+    assert "is not complete, its job is queued: see whether the sidecar" in again.description
 
 
 def test_no_date_was_ever_complete(defs: dg.Definitions, instance: dg.DagsterInstance) -> None:

@@ -4,9 +4,11 @@ import dagster as dg
 import pytest
 from google.cloud import storage
 from simulated import Parser, Put
+from sqlalchemy.exc import OperationalError
 
-from gardener_api.jobs import JobState
-from gardener_api.store import JobStore
+from gardener_api.jobs import Job, JobState
+from gardener_api.store import JobStore, StoreError
+from gardener_dagster import parse
 from gardener_dagster.graph import requester_of
 from gardener_dagster.parse import parsed_metadata
 from gardener_dagster.planning import job_key
@@ -95,9 +97,9 @@ def test_a_date_that_fails_is_named_with_the_parsers_message_and_the_others_arri
     assert not result.success
     assert materialized(instance, NDT7) == {DAYS[0].isoformat(), DAYS[2].isoformat()}
     [failure] = [e for e in result.all_events if e.is_step_failure]
-    said = failure.step_failure_data.error_display_string
-    assert "archive-mlab/ndt/ndt7/20240302~1.2: failed in its attempt 2" in said
-    assert "no tar in it" in said
+    [first, *_] = failure.step_failure_data.error_display_string.splitlines()
+    assert "1 job failed: archive-mlab/ndt/ndt7/20240302~1.2: failed in its attempt 2" in first
+    assert "no tar in it. What to do: " in first
 
 
 def test_d02_a_listing_that_fails_is_an_error_and_not_an_empty_day(
@@ -113,6 +115,68 @@ def test_d02_a_listing_that_fails_is_an_error_and_not_an_empty_day(
     assert store.jobs(limit=10) == []
     [failure] = [e for e in result.all_events if e.is_step_failure]
     assert "could not be listed" in failure.step_failure_data.error_display_string
+
+
+@pytest.mark.usefixtures("archives")
+def test_a_connection_that_is_cut_amid_the_wait_fails_nothing(
+    defs: dg.Definitions,
+    instance: dg.DagsterInstance,
+    parser: Parser,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cut = [OperationalError("SELECT", {}, Exception("cut"), connection_invalidated=True)]
+    unreported = JobStore.unreported
+
+    def once_cut(store: JobStore, requester: str) -> list[Job]:
+        if cut:
+            raise cut.pop()
+        return unreported(store, requester)
+
+    monkeypatch.setattr(JobStore, "unreported", once_cut)
+    with parser:
+        result = run_parse(defs, instance, [NDT7], DAYS[0])
+    assert result.success
+    assert cut == []
+
+
+@pytest.mark.usefixtures("archives")
+def test_a_run_that_waits_long_says_where_to_look(
+    defs: dg.Definitions,
+    instance: dg.DagsterInstance,
+    parser: Parser,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(parse, "SILENCE", dt.timedelta())
+    unreported, looks = JobStore.unreported, iter(range(3))
+
+    def nothing_at_first(store: JobStore, requester: str) -> list[Job]:
+        return [] if next(looks, None) is not None else unreported(store, requester)
+
+    monkeypatch.setattr(JobStore, "unreported", nothing_at_first)
+    monkeypatch.setattr(parse, "POLL_SECONDS", 0.05)
+    with parser:
+        result = run_parse(defs, instance, [NDT7], DAYS[0])
+    assert result.success
+    told = [entry.user_message for entry in instance.all_logs(result.run_id) if entry.level == 30]
+    assert "waiting for 1 job; none was parsed for 0 s. What to do: see the status page" in told[0]
+
+
+@pytest.mark.usefixtures("archives")
+def test_a_store_that_stays_away_fails_the_run_and_keeps_what_was_asked_for(
+    defs: dg.Definitions,
+    instance: dg.DagsterInstance,
+    store: JobStore,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def away(*_: object) -> list[Job]:
+        raise StoreError("the job store does not answer. What to do: see whether it runs")
+
+    monkeypatch.setattr(JobStore, "unreported", away)
+    result = run_parse(defs, instance, [NDT7], DAYS[0])
+    [failure] = [e for e in result.all_events if e.is_step_failure]
+    [first, *_] = failure.step_failure_data.error_display_string.splitlines()
+    assert "the job store does not answer. What to do: see whether it runs, then re-ex" in first
+    assert [job.state for job in store.jobs(limit=10)] == [JobState.QUEUED]
 
 
 @pytest.mark.usefixtures("archives")

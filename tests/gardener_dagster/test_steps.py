@@ -19,7 +19,7 @@ from simulated import Parser, Put
 
 from gardener_api.config import GardenerConfig
 from gardener_api.jobs import Job, JobState
-from gardener_api.store import JobStore
+from gardener_api.store import JobStore, StoreError
 from gardener_dagster import steps
 from gardener_dagster.graph import MAY_EMPTY_TAG
 from gardener_dagster.local.bigquery.testing import running_server
@@ -240,6 +240,25 @@ def test_a_bucket_that_cannot_be_listed_fails_the_date_and_is_named(
     )
     assert "What to do: see that the bucket is there" in failure(result)
     assert chain.state(NDT7) == (JobState.FAILED, failure(result))
+
+
+def test_a_store_that_stays_away_fails_the_run_and_says_what_to_do(
+    chain: Chain, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chain.parse(NDT7, [row("x")])
+
+    def away(*_: object, **__: object) -> None:
+        raise StoreError("the job store does not answer. What to do: see whether it runs")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(JobStore, "stage", away)
+        patch.setattr(JobStore, "fail_stage", away)
+        result = chain.run(NDT7, "tmp", "raw", instance=instance)
+    assert failure(result) == (
+        "the job store does not answer. What to do: see whether it runs, then re-execute the run"
+        " from its failure: what was done is kept"
+    )
+    assert chain.run(NDT7, "tmp", "raw", instance=instance).success
 
 
 def test_d13_a_rate_limit_passes_and_the_runs_log_tells_of_it(

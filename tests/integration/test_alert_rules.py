@@ -205,7 +205,7 @@ def test_the_alerts_are_right(
 
     assert sidecar.end() == 0
     until(lambda: prometheus.value("up") == 0)
-    assert "GardenerMissing" in prometheus.firing()
+    assert set(prometheus.firing()) == {"GardenerMissing", "GardenerJobsFail"}
 
     sidecar.config = CONFIG.format(other="hopannotation2")
     sidecar.start()

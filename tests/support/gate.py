@@ -26,6 +26,13 @@ class Gate:
         self.opened.set()
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *_: object) -> None:
+        """A parser that is killed breaks its connections off: nothing to tell."""
+
+
 @contextmanager
 def gate(upstream: str, *, hold: str) -> Iterator[Gate]:
     """A gate before a Cloud Storage.
@@ -66,8 +73,7 @@ def gate(upstream: str, *, hold: str) -> Iterator[Gate]:
         def log_message(self, format: str, *args: Any) -> None:
             """Nothing is logged."""
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.daemon_threads = True
+    with _Server(("127.0.0.1", 0), Handler) as server:
         made.url = f"http://127.0.0.1:{server.server_address[1]}"
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()

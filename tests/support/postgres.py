@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg
@@ -24,6 +25,17 @@ def postgresql(*settings: str) -> Iterator[str]:
     Args:
         settings: Of the server, like ``fsync=off``.
     """
+    with postgresql_server(*settings) as server:
+        yield server.url
+
+
+@contextlib.contextmanager
+def postgresql_server(*settings: str) -> Iterator["Server"]:
+    """A server of its own, running; gone at the end.
+
+    Args:
+        settings: Of the server, like ``fsync=off``.
+    """
     programs = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     found = shutil.which("initdb") or (str(programs[-1]) if programs else None)
     if not found:
@@ -32,10 +44,13 @@ def postgresql(*settings: str) -> Iterator[str]:
     user = _unprivileged() if os.getuid() == 0 else None  # the server refuses to run as root
     if user:
         shutil.chown(folder, user)
+    server = Server(programs=Path(found).parent, folder=folder, user=user, settings=settings)
     try:
-        with _server(Path(found).parent, folder, user, settings) as url:
-            yield url
+        server.make()
+        server.start()
+        yield server
     finally:
+        server.stop()
         shutil.rmtree(folder)
 
 
@@ -44,33 +59,57 @@ def _unprivileged() -> str:
     return "postgres" if "postgres" in names else "nobody"
 
 
-@contextlib.contextmanager
-def _server(
-    programs: Path, folder: Path, user: str | None, settings: Sequence[str]
-) -> Iterator[str]:
-    data = folder / "data"
-    subprocess.run(
-        [programs / "initdb", "-D", data, "-U", "gardener", "-A", "trust", "--no-sync"],
-        check=True,
-        user=user,
-        cwd=folder,
-        stdout=subprocess.DEVNULL,
-    )
-    options = [word for setting in ("listen_addresses=", *settings) for word in ("-c", setting)]
-    command: list[str | Path] = [programs / "postgres", "-D", data, "-k", folder, *options]
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(command, user=user, cwd=folder, stderr=log)
-    url = f"postgresql://gardener@/postgres?host={folder}"
-    try:
+@dataclass(kw_only=True)
+class Server:
+    """A server that can be stopped, and started again on what it has."""
+
+    programs: Path
+    folder: Path
+    user: str | None
+    settings: Sequence[str]
+    _process: "subprocess.Popen[bytes] | None" = None
+
+    @property
+    def url(self) -> str:
+        """Of its database."""
+        return f"postgresql://gardener@/postgres?host={self.folder}"
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        settings = ("listen_addresses=", *self.settings)
+        options = [word for setting in settings for word in ("-c", setting)]
+        data = self.folder / "data"
+        command: list[str | Path] = [
+            self.programs / "postgres", "-D", data, "-k", self.folder, *options
+        ]  # fmt: skip
+        with (self.folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                command, user=self.user, cwd=self.folder, stderr=log, start_new_session=True
+            )
         deadline = time.monotonic() + START_SECONDS
-        while not _answers(url):
-            if process.poll() is not None or time.monotonic() > deadline:
-                pytest.fail((folder / "log").read_text())
+        while not _answers(self.url):
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                pytest.fail((self.folder / "log").read_text())
             time.sleep(0.02)
-        yield url
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.wait(START_SECONDS)
+
+    def stop(self) -> None:
+        """End it as a restart does: connections are cut. Nothing, where it does not run."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(signal.SIGINT)
+            self._process.wait(START_SECONDS)
+
+    def make(self) -> None:
+        """Make its files."""
+        subprocess.run(
+            [
+                self.programs / "initdb", "-D", self.folder / "data", "-U", "gardener",
+                "-A", "trust", "--no-sync",
+            ],
+            check=True,
+            user=self.user,
+            cwd=self.folder,
+            stdout=subprocess.DEVNULL,
+        )  # fmt: skip
 
 
 def _answers(url: str) -> bool:

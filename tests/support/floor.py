@@ -8,6 +8,7 @@ that lives in memory. The environment is a run's. Prints CPU-seconds: imports, d
 
 import argparse
 import json
+import os
 import time
 
 
@@ -16,6 +17,7 @@ def main() -> None:
     begun = time.process_time()
     import dagster as dg
 
+    from gardener_api.config import load_config
     from gardener_dagster.definitions import defs
     from gardener_dagster.graph import joined_key, raw_key, tmp_key
 
@@ -28,9 +30,6 @@ def main() -> None:
     definitions = defs()
     job = definitions.resolve_implicit_global_asset_job_def()
     defined = time.process_time()
-    from gardener_api.config import load_config
-    import os
-
     sources = [
         s
         for s in load_config(os.environ["GARDENER_CONFIG"]).sources
@@ -55,8 +54,10 @@ def main() -> None:
                 "steps": done - defined,
                 "assets": len(keys),
             }
-        )
+        ),
+        flush=True,
     )
+    os._exit(0)  # as a run's process ends: no module is taken down
 
 
 if __name__ == "__main__":

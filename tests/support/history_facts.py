@@ -11,6 +11,7 @@ from sqlalchemy import Connection, func, select
 
 from gardener_api import schema
 
+_COLOUR = re.compile(r"\x1b\[\d*m")
 _LOGGED = re.compile(r"^(\S+ \S+ [+-]\d{4}) - dagster\.daemon\.(\w+) - \w+ - (.*)$")
 
 
@@ -105,7 +106,7 @@ def logged(logs: Iterable[Path]) -> Iterator[tuple[dt.datetime, str, str]]:
     """What Dagster's daemons said: when, which one, what."""
     for log in logs:
         for line in log.read_text(encoding="utf-8", errors="replace").splitlines():
-            if match := _LOGGED.match(line):
+            if match := _LOGGED.match(_COLOUR.sub("", line)):
                 time = dt.datetime.strptime(match[1], "%Y-%m-%d %H:%M:%S %z")
                 yield time, match[2], match[3]
 

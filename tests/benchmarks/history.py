@@ -22,7 +22,6 @@ afterwards.
 import argparse
 import contextlib
 import datetime as dt
-import json
 import os
 import platform
 import shutil
@@ -52,7 +51,7 @@ from gardener_api.store import JobStore
 from gardener_dagster.daily import due_at, newest_due
 from gardener_dagster.graph import parsed_key, table_keys
 from gardener_dagster.local.dagster_client import DagsterClient
-from gardener_dagster.local.processes import Part, PartFailedError, Processes
+from gardener_dagster.local.processes import Part, Processes
 from gardener_dagster.local.stack import StackSettings, build_parts, choose_ports
 from gardener_dagster.planning import job_key
 
@@ -116,6 +115,10 @@ class Mark:
     cpu: Mapping[str, float]
 
 
+class OutOfTime(Exception):
+    """The time that was given is over."""
+
+
 @dataclass
 class Story:
     """The scenario, and what is noted of it."""
@@ -127,6 +130,7 @@ class Story:
     costs: Costs
     instance: DagsterInstance
     engine: Engine
+    give_up: float  # by the monotonic clock
     marks: list[Mark] = field(default_factory=list)
     asked: dict[dt.date, dt.datetime] = field(default_factory=dict)  # of the daily work
     backfill: str = ""
@@ -157,9 +161,15 @@ class Story:
         )
 
     def until(self, condition: Callable[[], bool]) -> None:
-        """Wait, and watch that all parts are alive."""
+        """Wait, and watch that all parts are alive.
+
+        Raises:
+            OutOfTime: It is enough.
+        """
         while not condition():
             self.processes.check()
+            if time.monotonic() > self.give_up:
+                raise OutOfTime
             time.sleep(LOOK_SECONDS)
             self.tell()
 
@@ -210,14 +220,12 @@ class Story:
             part.process = None
         print("        daemon and code server have ended", flush=True)
         self._turn_daily(on=True)
-        log = self.processes.part("daemon").log
         for part in reversed(parts):
             part.log = part.log.with_stem(f"{part.log.stem}-2")
             part.start()
             assert part.process is not None
             self.costs.follow(part.name, part.process.pid)
         self.logs.append(parts[0].log)
-        del log
 
     def _turn_daily(self, *, on: bool) -> None:
         """Off: no tick comes by itself. On: the last one before now is due."""
@@ -253,7 +261,9 @@ def floor(settings: StackSettings, config: GardenerConfig) -> dict[str, float]:
         now = dt.datetime.now(dt.UTC)
         s.enqueue(asks, now=now)
         for job in s.lease(len(asks), parser="floor", now=now):
-            calls = [Update(job.id, state, "") for state in (JobState.PARSING, JobState.POST_PROCESSING)]
+            calls = [
+                Update(job.id, state, "") for state in (JobState.PARSING, JobState.POST_PROCESSING)
+            ]
             s.apply(calls, now=now)
     environment = settings.environment | {"GARDENER_DATABASE_URL": url, "DAGSTER_HOME": str(home)}
     found = {}
@@ -261,8 +271,15 @@ def floor(settings: StackSettings, config: GardenerConfig) -> dict[str, float]:
         seconds = []
         for _ in range(3):
             before = os.times()
-            command = [sys.executable, str(ROOT / "tests/support/floor.py"), FLOOR_DATE.isoformat(), tables]
-            done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+            command = [
+                sys.executable,
+                str(ROOT / "tests/support/floor.py"),
+                FLOOR_DATE.isoformat(),
+                tables,
+            ]
+            done = subprocess.run(
+                command, env=environment, capture_output=True, text=True, timeout=300
+            )
             if done.returncode:
                 sys.exit(f"the floor failed:\n{done.stderr[-3000:]}")
             after = os.times()
@@ -271,11 +288,184 @@ def floor(settings: StackSettings, config: GardenerConfig) -> dict[str, float]:
                 - before.children_user - before.children_system
             )  # fmt: skip
         found[tables] = statistics.median(seconds)
-        print(f"floor, {tables}: {found[tables]:.2f} CPU-s; of the last: {done.stdout.strip()}", flush=True)
+        print(
+            f"floor, {tables}: {found[tables]:.2f} CPU-s; of the last: {done.stdout.strip()}",
+            flush=True,
+        )
     return found
 
 
 # -- what is shown
+
+
+def report(story: Story, floors: Mapping[str, float]) -> None:
+    """All tables."""
+    thirds = by_work(story.marks)
+    show_cost(story, thirds, floors)
+    show_memory(story.costs.all())
+    show_ticks(story)
+    with story.engine.begin() as connection:
+        found = list(lives(connection))
+    show_daily(story, found)
+    show_latency(found)
+    show_runs(story)
+
+
+def by_work(marks: Sequence[Mark]) -> list[tuple[Mark, Mark]]:
+    """The first, second and last third of the work, by partitions in raw."""
+    last = marks[-1].counts.raw
+    cuts = [next(m for m in marks if m.counts.raw >= last * n / 3) for n in (0, 1, 2)]
+    return list(zip(cuts, [*cuts[1:], marks[-1]], strict=True))
+
+
+def show_cost(
+    story: Story, thirds: Sequence[tuple[Mark, Mark]], floors: Mapping[str, float]
+) -> None:
+    """Partitions an hour and CPU-seconds a partition: in all, and for each third of the work."""
+    show(["work", "raw", "joined", "minutes", "raw/hour", *OURS, "all", "of floor"])
+    whole = (story.marks[0], story.marks[-1])
+    sources = story.config.sources
+    joined = sum(source.joined_table is not None for source in sources)
+    of_raw, of_join = floors["raw"] / len(sources), floors["joined"] / max(1, joined)
+    for name, (begin, end) in zip(
+        ["first third", "second", "last", "whole"], [*thirds, whole], strict=True
+    ):
+        hours = (end.at - begin.at).total_seconds() / 3600
+        raw = end.counts.raw - begin.counts.raw
+        joins = end.counts.joined - begin.counts.joined
+        each = [(end.cpu[part] - begin.cpu[part]) / raw for part in OURS]
+        least = (raw * of_raw + joins * of_join) / raw
+        show(
+            [name, f"{raw:,}", f"{joins:,}", f"{hours * 60:.1f}", f"{raw / hours:,.0f}"]
+            + [f"{seconds:.3f}" for seconds in each]
+            + [f"{sum(each):.3f}", f"{sum(each) / least:.2f}"]
+        )
+    print(
+        f"CPU-seconds a partition; the floor is {of_raw:.3f} for raw ({len(sources)} in one"
+        f" process) and {of_join:.3f} for a join ({joined} in one process)\n"
+    )
+
+
+def show_pages(story: Story) -> None:
+    """Load times of Dagster's pages."""
+    from dagster_pages import load_times
+
+    show(["page", "first, s", "p50, s", "max, s"])
+    source = next(s for s in story.config.sources if s.joined_table)
+    for name, times in load_times(
+        story.settings.dagster_url,
+        raw=f"{source.target_datasets.raw}/{source.datatype}",
+        group=source.experiment,
+        date=story.dates[0].isoformat(),
+        backfill=story.backfill,
+        folder=story.settings.home / "pages",
+    ):
+        show([name, f"{times[0]:.2f}", f"{statistics.median(times):.2f}", f"{max(times):.2f}"])
+
+
+def show_memory(costs: Mapping[str, Cost]) -> None:
+    """The most that each process had."""
+    show(["process", "peak MB", "at once"])
+    for name, cost in costs.items():
+        show([name, f"{cost.peak:.0f}", "1"])
+    runs = costs["code server"]
+    show(["largest run", f"{runs.child_peak:.0f}", str(runs.children_at_once)])
+    print()
+
+
+def show_ticks(story: Story) -> None:
+    """How long ticks take, in each third of the time."""
+    begin, end = story.marks[0].at, story.marks[-1].at
+    ticks = {name: found for name, found in sensor_ticks(story.instance).items() if len(found) > 2}
+    ticks["backfill daemon"] = backfill_ticks(story.logs)
+    show(["ticks, s: mean/max", "count", "start", "middle", "end"])
+    for name, found in sorted(ticks.items()):
+        parts: list[list[float]] = [[], [], []]
+        for at, seconds in found:
+            if begin <= at <= end:
+                parts[min(2, int(3 * ((at - begin) / (end - begin))))].append(seconds)
+        cells = [f"{statistics.mean(p):.2f}/{max(p):.1f}" if p else "-" for p in parts]
+        show([name, str(len(found)), *cells])
+    print()
+
+
+def show_daily(story: Story, found: Sequence[Life]) -> None:
+    """From the schedule's tick to the parser."""
+    for time_, daemon, said in logged(story.logs):
+        if daemon == "SchedulerDaemon" and "Evaluating schedule `daily`" in said:
+            story.asked[newest_due(time_)] = time_
+    show(["daily jobs", "jobs", "first, s", "last, s"])
+    for date, asked in sorted(story.asked.items()):
+        waits = sorted(
+            (life.handed_out - asked).total_seconds()
+            for life in found
+            if life.daily and life.date == date and life.handed_out
+        )
+        if waits:
+            show([f"{date}", str(len(waits)), f"{waits[0]:.1f}", f"{waits[-1]:.1f}"])
+    print("from the evaluation of the schedule to being handed out\n")
+
+
+def show_latency(found: Sequence[Life]) -> None:
+    """From a parser's postProcessing to the tables."""
+    show(["postProcessing to", "jobs", "p50, s", "p95, s"])
+    for name, daily in (("daily", True), ("backfill", False)):
+        of = [life for life in found if life.daily is daily]
+        for table in ("raw", "joined"):
+            ends = [(getattr(life, table), life.parsed) for life in of]
+            waits = sorted((end - parsed).total_seconds() for end, parsed in ends if end)
+            if waits:
+                p50, p95 = (waits[min(len(waits) - 1, int(len(waits) * p))] for p in (0.5, 0.95))
+                show([f"{table}, {name}", f"{len(waits):,}", f"{p50:.1f}", f"{p95:.1f}"])
+    print()
+
+
+def show_runs(story: Story) -> None:
+    """How many runs it took, and how they ended."""
+    runs = [record.dagster_run for record in story.instance.get_run_records()]
+    kinds: dict[tuple[str, str], int] = {}
+    for run in runs:
+        by = "backfill" if "dagster/backfill" in run.tags else ""
+        by = by or run.tags.get("dagster/sensor_name") or run.tags.get("gardener/priority", "other")
+        kind = (f"{by}, {'parse' if 'gardener/parse' in run.tags else 'tables'}", run.status.value)
+        kinds[kind] = kinds.get(kind, 0) + 1
+    show(["runs", "status", "count"])
+    for (kind, status), number in sorted(kinds.items()):
+        show([kind, status, f"{number:,}"])
+    if story.backfill:
+        backfill = story.instance.get_backfill(story.backfill)
+        print(f"backfill: {backfill.status.value if backfill else 'gone'}\n")
+
+
+def show(cells: Sequence[str]) -> None:
+    """A row of a table."""
+    print(f"{cells[0]:<22}" + "".join(f"{cell:>12}" for cell in cells[1:]), flush=True)
+
+
+def describe() -> str:
+    """The machine."""
+    cpu = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError):  # another system than Linux has none
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        cpu = next((x.partition(": ")[2] for x in lines if x.startswith("model name")), cpu)
+    return (
+        f"{cpu}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} before;"
+        f" {platform.system()} {platform.release()}, Python {platform.python_version()}"
+    )
+
+
+@contextlib.contextmanager
+def started(settings: StackSettings) -> Iterator[tuple[Processes, Costs]]:
+    """The stack, watched."""
+    with build_stack(settings) as processes, Costs() as costs:
+        # A daemon that is up before there is a code server would mend itself, and cost more.
+        for names in (("stand-ins", "sidecar", "code server"), ("webserver", "daemon")):
+            processes.start(*names)
+            processes.wait_until_ready(*names)
+        for part in processes.parts:
+            assert part.process is not None
+            costs.follow(part.name, part.process.pid)
+        yield processes, costs
 
 
 def main() -> None:
@@ -283,15 +473,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="A year of history beside the daily work.")
     parser.add_argument("--days", type=int, default=365)
     parser.add_argument("--sources", type=int, default=16)
-    parser.add_argument("--keep", type=Path, help="a folder that is kept, with all data and logs")
+    parser.add_argument("--keep", type=Path, help="a new folder that is kept, with data and logs")
+    parser.add_argument("--minutes", type=float, default=1e9, help="report after so many")
+    parser.add_argument("--pages", action="store_true", help="measure Dagster's pages, too")
     options = parser.parse_args()
+    print(f"{describe()}\n{options.days} days, {options.sources} sources\n", flush=True)
     with contextlib.ExitStack() as stack:
-        home = options.keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gardener-")))
-        home.mkdir(exist_ok=True)
+        home = options.keep or Path(
+            stack.enter_context(tempfile.TemporaryDirectory(prefix="gardener-benchmark-"))
+        )
         home = home.resolve()
+        home.mkdir(exist_ok=True)
         config_path = write_config(home, options.sources)
         config = load_config(config_path)
-        ports = choose_ports(dict.fromkeys(["dagster", "jobs", "status", "metrics", "bigquery", "code"], 0))
+        names = ["dagster", "jobs", "status", "metrics", "bigquery", "code"]
+        ports = choose_ports(dict.fromkeys(names, 0))
         settings = StackSettings(
             home=home,
             config=config_path,
@@ -299,30 +495,27 @@ def main() -> None:
             ports=ports | {"storage": ports["bigquery"]},
             workers=0,
         )
-        processes = stack.enter_context(build_stack(settings))
-        first = ("stand-ins", "sidecar", "code server")
-        processes.start(*first)
-        processes.wait_until_ready(*first)
+        os.environ["DAGSTER_HOME"] = str(home / "dagster")  # for the instance that is looked at
+        processes, costs = stack.enter_context(started(settings))
         floors = floor(settings, config)
-        processes.start()
-        processes.wait_until_ready()
-        costs = stack.enter_context(Costs())
-        for part in processes.parts:
-            assert part.process is not None
-            costs.follow(part.name, part.process.pid)
         story = Story(
             settings=settings,
             config=config,
             dates=[FIRST + n * ONE_DAY for n in range(options.days)],
             processes=processes,
             costs=costs,
-            instance=stack.enter_context(DagsterInstance.from_config(str(home / "dagster"))),
+            instance=stack.enter_context(DagsterInstance.get()),
             engine=open_engine(settings.database_url),
+            give_up=time.monotonic() + options.minutes * 60,
         )
         try:
             story.tell_all()
-        finally:
-            print(costs.all())
+        except OutOfTime:
+            print(f"\nnot finished after {options.minutes:g} minutes", flush=True)
+        print()
+        report(story, floors)
+        if options.pages:
+            show_pages(story)
 
 
 if __name__ == "__main__":

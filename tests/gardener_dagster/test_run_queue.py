@@ -36,8 +36,10 @@ def raw(experiment: str) -> dg.AssetKey:
 def instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dg.DagsterInstance]:
     home = tmp_path_factory.mktemp("home")
     shutil.copy(ROOT / "dagster.yaml", home)
-    with dg.DagsterInstance.from_config(str(home)) as real:
-        yield real
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DAGSTER_HOME", str(home))
+        with dg.DagsterInstance.get() as real:
+            yield real
 
 
 class Queue:

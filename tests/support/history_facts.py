@@ -2,7 +2,7 @@
 
 import datetime as dt
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,9 +71,7 @@ def count(connection: Connection) -> Counts:
     parsed = select(func.count()).where(j.parsed.is_not(None))
     in_raw = func.count().filter(p.table.startswith("raw\\_", escape="\\"))
     in_all, raw = connection.execute(select(func.count(), in_raw).where(p.version > 0)).one()
-    return Counts(
-        parsed=connection.execute(parsed).scalar_one(), raw=raw, joined=in_all - raw
-    )
+    return Counts(parsed=connection.execute(parsed).scalar_one(), raw=raw, joined=in_all - raw)
 
 
 def sensor_ticks(instance: DagsterInstance) -> dict[str, list[tuple[dt.datetime, float]]]:

@@ -89,6 +89,9 @@ class StackSettings:
             "DAGSTER_DISABLE_TELEMETRY": "yes",
             # Or a daemon that is up before its code server fails all backfills that are under way.
             "DAGSTER_BACKFILL_RETRY_DEFINITION_CHANGED_ERROR": "yes",
+            # A launch that takes longer is a failed run; on a busy machine a minute, the default,
+            # is not much.
+            "DAGSTER_GRPC_TIMEOUT_SECONDS": "300",
             "GARDENER_CONFIG": str(self.config),
             "GARDENER_PROJECT": PROJECT,
             "GARDENER_INPUT_LOCATION": PARSED_BUCKET,

@@ -51,7 +51,7 @@ from gardener_api.store import JobStore
 from gardener_dagster.daily import due_at, newest_due
 from gardener_dagster.graph import parsed_key, table_keys
 from gardener_dagster.local.dagster_client import DagsterClient
-from gardener_dagster.local.processes import Part, Processes
+from gardener_dagster.local.processes import Part, Processes, terminating
 from gardener_dagster.local.stack import StackSettings, build_parts, choose_ports
 from gardener_dagster.planning import job_key
 
@@ -478,7 +478,7 @@ def main() -> None:
     parser.add_argument("--pages", action="store_true", help="measure Dagster's pages, too")
     options = parser.parse_args()
     print(f"{describe()}\n{options.days} days, {options.sources} sources\n", flush=True)
-    with contextlib.ExitStack() as stack:
+    with terminating(), contextlib.ExitStack() as stack:
         home = options.keep or Path(
             stack.enter_context(tempfile.TemporaryDirectory(prefix="gardener-benchmark-"))
         )
@@ -512,6 +512,8 @@ def main() -> None:
             story.tell_all()
         except OutOfTime:
             print(f"\nnot finished after {options.minutes:g} minutes", flush=True)
+        except KeyboardInterrupt:  # what is there so far is reported; the stack ends after
+            print("\nnot finished: interrupted", flush=True)
         print()
         report(story, floors)
         if options.pages:

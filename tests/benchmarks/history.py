@@ -1,7 +1,8 @@
 """A year of history beside the daily work, on this machine: run by hand, asserts nothing.
 
     PYTHONPATH=tests/support .venv/bin/python tests/benchmarks/history.py \
-        [--days 365] [--sources 16] [--keep DIR] [--pages]
+        [--days 365] [--sources 16] [--keep DIR]
+    PYTHONPATH=tests/support .venv/bin/python tests/benchmarks/history.py --pages DIR
 
 Dagster's daemon, code server and webserver, the sidecar and both stores are the real ones, as
 processes with the project's ``dagster.yaml``; BigQuery, Cloud Storage and the parser answer at once
@@ -15,8 +16,8 @@ due. It ends when the backfill has ended and nothing runs.
 
 CPU is what Linux counted for each process; a partition is one source on one date, parsed, loaded
 and, where it is joined, joined. The floor is ``tests/support/floor.py``: the tables of one date, by
-the same steps, in fresh processes that do nothing else. ``--pages`` opens Dagster's UI in Chromium
-afterwards.
+the same steps, in fresh processes that do nothing else. ``--pages`` starts what ``--keep`` has kept
+and opens Dagster's UI in Chromium (``tests/support/dagster_pages.py``).
 """
 
 import argparse
@@ -39,6 +40,7 @@ import yaml
 from costs import Cost, Costs
 from dagster import DagsterInstance
 from dagster._core.scheduler.instigation import InstigatorStatus, ScheduleInstigatorData
+from dagster_pages import load_times
 from dagster_ui import DagsterUI
 from history_facts import Counts, Life, backfill_ticks, count, lives, logged, sensor_ticks
 from sqlalchemy import Engine
@@ -68,7 +70,21 @@ OURS = ("daemon", "code server", "runs", "sidecar", "webserver")
 # -- the stack
 
 
-def write_config(home: Path, sources: int) -> Path:
+def settings_of(home: Path) -> StackSettings:
+    """The stack in a folder, on ports that are free now."""
+    names = ["dagster", "jobs", "status", "metrics", "bigquery", "code"]
+    ports = choose_ports(dict.fromkeys(names, 0))
+    os.environ["DAGSTER_HOME"] = str(home / "dagster")  # for the instance that is looked at
+    return StackSettings(
+        home=home,
+        config=home / "gardener.yml",
+        dagster_yaml=ROOT / "dagster.yaml",
+        ports=ports | {"storage": ports["bigquery"]},
+        workers=0,
+    )
+
+
+def write_config(home: Path, sources: int) -> None:
     """Production's sources, as many of them; sensors that look every 5 s; no historical pass."""
     production = yaml.safe_load((ROOT / "tests/fixtures/production.yml").read_text())
     changed = {
@@ -77,9 +93,8 @@ def write_config(home: Path, sources: int) -> Path:
         "history": {"enabled": False},
         "sources": production["sources"][:sources],
     }
-    path = home / "gardener.yml"
-    path.write_text(yaml.safe_dump(changed, default_flow_style=None))
-    return path
+    text = yaml.safe_dump(changed, default_flow_style=None)
+    (home / "gardener.yml").write_text(text)
 
 
 def build_stack(settings: StackSettings) -> Processes:
@@ -96,7 +111,7 @@ def build_stack(settings: StackSettings) -> Processes:
         alive_url=f"{settings.bigquery_url}/alive",
     )  # fmt: skip
     home = settings.home / "dagster"
-    home.mkdir(parents=True)
+    home.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(settings.dagster_yaml, home / "dagster.yaml")
     server = {"host": "127.0.0.1", "port": settings.ports["code"], "location_name": "gardener"}
     (home / "workspace.yaml").write_text(yaml.safe_dump({"load_from": [{"grpc_server": server}]}))
@@ -346,21 +361,24 @@ def show_cost(
     )
 
 
-def show_pages(story: Story) -> None:
-    """Load times of Dagster's pages."""
-    from dagster_pages import load_times
-
-    show(["page", "first, s", "p50, s", "max, s"])
-    source = next(s for s in story.config.sources if s.joined_table)
-    for name, times in load_times(
-        story.settings.dagster_url,
-        raw=f"{source.target_datasets.raw}/{source.datatype}",
-        group=source.experiment,
-        date=story.dates[0].isoformat(),
-        backfill=story.backfill,
-        folder=story.settings.home / "pages",
-    ):
-        show([name, f"{times[0]:.2f}", f"{statistics.median(times):.2f}", f"{max(times):.2f}"])
+def show_pages(home: Path) -> None:
+    """Load times of Dagster's pages, on what an earlier run kept."""
+    settings = settings_of(home)
+    config = load_config(settings.config)
+    source = next(s for s in config.sources if s.joined_table)
+    with started(settings), DagsterInstance.get() as instance:
+        backfill = instance.get_backfills()[-1].backfill_id  # the first of all is the last here
+        show(["page", "first, s", "p50, s", "max, s"])
+        for name, times in load_times(
+            settings.dagster_url,
+            raw=f"{source.target_datasets.raw}/{source.datatype}",
+            group=source.experiment,
+            date=FIRST.isoformat(),
+            backfill=backfill,
+            folder=home / "pages",
+        ):
+            cells = (times[0], statistics.median(times), max(times))
+            show([name, *(f"{seconds:.2f}" for seconds in cells)])
 
 
 def show_memory(costs: Mapping[str, Cost]) -> None:
@@ -475,27 +493,21 @@ def main() -> None:
     parser.add_argument("--sources", type=int, default=16)
     parser.add_argument("--keep", type=Path, help="a new folder that is kept, with data and logs")
     parser.add_argument("--minutes", type=float, default=1e9, help="report after so many")
-    parser.add_argument("--pages", action="store_true", help="measure Dagster's pages, too")
+    parser.add_argument("--pages", type=Path, help="such a folder: open Dagster's pages on it")
     options = parser.parse_args()
-    print(f"{describe()}\n{options.days} days, {options.sources} sources\n", flush=True)
+    print(describe(), flush=True)
     with terminating(), contextlib.ExitStack() as stack:
+        if options.pages:
+            show_pages(options.pages.resolve())
+            return
+        print(f"{options.days} days, {options.sources} sources\n", flush=True)
         home = options.keep or Path(
             stack.enter_context(tempfile.TemporaryDirectory(prefix="gardener-benchmark-"))
         )
-        home = home.resolve()
         home.mkdir(exist_ok=True)
-        config_path = write_config(home, options.sources)
-        config = load_config(config_path)
-        names = ["dagster", "jobs", "status", "metrics", "bigquery", "code"]
-        ports = choose_ports(dict.fromkeys(names, 0))
-        settings = StackSettings(
-            home=home,
-            config=config_path,
-            dagster_yaml=ROOT / "dagster.yaml",
-            ports=ports | {"storage": ports["bigquery"]},
-            workers=0,
-        )
-        os.environ["DAGSTER_HOME"] = str(home / "dagster")  # for the instance that is looked at
+        write_config(home.resolve(), options.sources)
+        settings = settings_of(home.resolve())
+        config = load_config(settings.config)
         processes, costs = stack.enter_context(started(settings))
         floors = floor(settings, config)
         story = Story(
@@ -516,8 +528,6 @@ def main() -> None:
             print("\nnot finished: interrupted", flush=True)
         print()
         report(story, floors)
-        if options.pages:
-            show_pages(story)
 
 
 if __name__ == "__main__":

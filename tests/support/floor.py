@@ -7,7 +7,6 @@ that lives in memory. The environment is a run's. Prints CPU-seconds: imports, d
 """
 
 import argparse
-import json
 import os
 import time
 
@@ -44,19 +43,9 @@ def main() -> None:
             instance=instance, partition_key=options.date, asset_selection=keys
         )
     assert result.success
-    done = time.process_time()
-    print(
-        json.dumps(
-            {
-                "start": begun,
-                "imports": imported - begun,
-                "definitions": defined - imported,
-                "steps": done - defined,
-                "assets": len(keys),
-            }
-        ),
-        flush=True,
-    )
+    parts = {"imports": imported - begun, "definitions": defined - imported}
+    parts["steps"] = time.process_time() - defined
+    print(", ".join(f"{name} {seconds:.2f}" for name, seconds in parts.items()), flush=True)
     os._exit(0)  # as a run's process ends: no module is taken down
 
 

@@ -38,12 +38,17 @@ def lives(connection: Connection) -> Iterator[Life]:
         .subquery()
         for name in ("copy", "join")
     }
-    source = schema.jobs
-    for found in done.values():
-        source = source.outerjoin(found, found.c.key == j.key)
-    query = select(j.date, j.experiment, j.datatype, j.daily, j.leased, j.parsed)
-    query = query.add_columns(*(found.c.at for found in done.values()))
-    for row in connection.execute(query.select_from(source).where(j.parsed.is_not(None))):
+    copied, of_join = done["copy"], done["join"]
+    query = (
+        select(
+            *(j.date, j.experiment, j.datatype, j.daily, j.leased, j.parsed),
+            *(copied.c.at, of_join.c.at),
+        )
+        .outerjoin_from(schema.jobs, copied, copied.c.key == j.key)
+        .outerjoin(of_join, of_join.c.key == j.key)
+        .where(j.parsed.is_not(None))
+    )
+    for row in connection.execute(query):
         date, experiment, datatype, daily, leased, parsed, raw, joined = row
         yield Life(
             date=date,

@@ -63,6 +63,7 @@ FLOOR_DATE = FIRST - dt.timedelta(days=30)
 LOOK_SECONDS = 1.0
 TELL_SECONDS = 30.0
 QUIET_SECONDS = 15.0
+STOP_SECONDS = 30.0
 ONE_DAY = dt.timedelta(days=1)
 OURS = ("daemon", "code server", "runs", "sidecar", "webserver")
 
@@ -231,7 +232,12 @@ class Story:
             part.process.send_signal(signal.SIGTERM)
         for part in parts:
             assert part.process is not None
-            part.process.wait(120)
+            try:
+                part.process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:  # as an init system does; runs may take long to end
+                print(f"        {part.name} is killed", flush=True)
+                part.process.kill()
+                part.process.wait()
             part.process = None
         print("        daemon and code server have ended", flush=True)
         self._turn_daily(on=True)
@@ -534,10 +540,11 @@ def main() -> None:
             story.tell_all()
         except OutOfTime:
             print(f"\nnot finished after {options.minutes:g} minutes", flush=True)
-        except KeyboardInterrupt:  # what is there so far is reported; the stack ends after
+        except KeyboardInterrupt:
             print("\nnot finished: interrupted", flush=True)
-        print()
-        report(story, floors)
+        finally:  # whatever there is
+            print()
+            report(story, floors)
 
 
 if __name__ == "__main__":

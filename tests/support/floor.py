@@ -1,6 +1,6 @@
 """One process that makes the tables of one date and no more: what the steps cost at the least.
 
-    python tests/support/floor.py 2024-01-01 raw|joined [--only SOURCE]
+    python tests/support/floor.py 2024-01-01 raw|joined
 
 It imports what a run imports and executes the same steps, by Dagster in process, on an instance
 that lives in memory. The environment is a run's. Prints CPU-seconds: imports, definitions, steps.
@@ -24,16 +24,11 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("date")
     parser.add_argument("tables", choices=["raw", "joined"])
-    parser.add_argument("--only", default="")
     options = parser.parse_args()
     definitions = defs()
     job = definitions.resolve_implicit_global_asset_job_def()
     defined = time.process_time()
-    sources = [
-        s
-        for s in load_config(os.environ["GARDENER_CONFIG"]).sources
-        if options.only in ("", s.name)
-    ]
+    sources = load_config(os.environ["GARDENER_CONFIG"]).sources
     if options.tables == "raw":
         keys = [key(source) for source in sources for key in (tmp_key, raw_key)]
     else:

@@ -382,7 +382,9 @@ def show_pages(home: Path) -> None:
     settings = settings_of(home)
     config = load_config(settings.config)
     source = next(s for s in config.sources if s.joined_table)
-    with started(settings), DagsterInstance.get() as instance:
+    with build_stack(settings) as processes, DagsterInstance.get() as instance:
+        # No daemon: a backfill that was not finished would go on.
+        start_in_order(processes, "code server", "webserver")
         backfill = instance.get_backfills()[-1].backfill_id  # the first of all is the last here
         show(["page", "first, s", "p50, s", "max, s"])
         for name, times in load_times(
@@ -492,14 +494,18 @@ def describe() -> str:
 def started(settings: StackSettings) -> Iterator[tuple[Processes, Costs]]:
     """The stack, watched."""
     with build_stack(settings) as processes, Costs() as costs:
-        # A daemon that is up before there is a code server would mend itself, and cost more.
-        for names in (("stand-ins", "sidecar", "code server"), ("webserver", "daemon")):
-            processes.start(*names)
-            processes.wait_until_ready(*names)
+        start_in_order(processes, "stand-ins", "sidecar", "code server", "webserver", "daemon")
         for part in processes.parts:
             assert part.process is not None
             costs.follow(part.name, part.process.pid)
         yield processes, costs
+
+
+def start_in_order(processes: Processes, *names: str) -> None:
+    """A daemon that is up before there is a code server would mend itself, and cost more."""
+    for name in names:
+        processes.start(name)
+        processes.wait_until_ready(name)
 
 
 def main() -> None:

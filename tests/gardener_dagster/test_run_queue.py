@@ -14,7 +14,11 @@ from dagster._core.remote_origin import (
     RemoteRepositoryOrigin,
 )
 from dagster._core.workspace.context import WorkspaceProcessContext
-from dagster._core.workspace.load_target import GrpcServerTarget
+from dagster._core.workspace.load_target import (
+    EmptyWorkspaceTarget,
+    GrpcServerTarget,
+    WorkspaceLoadTarget,
+)
 from dagster._daemon.run_coordinator import QueuedRunCoordinatorDaemon
 
 from gardener_dagster.graph import PARSE_TAG, PRIORITY_TAG, QUEUE_TAG, TABLES_TAG
@@ -145,16 +149,29 @@ def test_a_run_that_is_due_while_the_code_server_restarts_waits_for_it(
 ) -> None:
     run = queue.submit(raw("ndt"))
     instance.report_dagster_event(dg.DagsterEvent.job_enqueue(run), run_id=run.run_id)
+    target = GrpcServerTarget(host="localhost", port=1, socket=None, location_name="gardener")
     with pytest.warns(UserWarning, match="gardener"):
-        launch_where_nobody_listens(instance, run)
+        launch_in_vain(instance, run, target)
     kept = instance.get_run_by_id(run.run_id)
     assert kept is not None
     assert kept.status is DagsterRunStatus.QUEUED
 
 
-def launch_where_nobody_listens(instance: dg.DagsterInstance, run: dg.DagsterRun) -> None:
+def test_a_run_that_is_due_while_the_daemon_ends_waits_for_the_next_one(
+    queue: Queue, instance: dg.DagsterInstance
+) -> None:
+    run = queue.submit(raw("ndt"))
+    instance.report_dagster_event(dg.DagsterEvent.job_enqueue(run), run_id=run.run_id)
+    launch_in_vain(instance, run, EmptyWorkspaceTarget())
+    kept = instance.get_run_by_id(run.run_id)
+    assert kept is not None
+    assert kept.status is DagsterRunStatus.QUEUED
+
+
+def launch_in_vain(
+    instance: dg.DagsterInstance, run: dg.DagsterRun, target: WorkspaceLoadTarget
+) -> None:
     """The daemon tries to launch the run, until it is in the queue for the second time."""
-    target = GrpcServerTarget(host="localhost", port=1, socket=None, location_name="gardener")
     daemon = QueuedRunCoordinatorDaemon(interval_seconds=1)
     with WorkspaceProcessContext(instance, target) as workspace, daemon:
         deadline = time.monotonic() + 30

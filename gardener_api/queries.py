@@ -133,9 +133,24 @@ class JobQueries:
 
     # -- facts for the sensors
 
-    def parsed_jobs(self) -> list[Parsed]:
-        """Every job whose parse is done and whose tables are not begun, with who wants it."""
-        return self._parsed(select_jobs().where(_c.state == JobState.POST_PROCESSING))
+    def parsed_jobs(self, *, not_of: Collection[str] = ()) -> list[Parsed]:
+        """Every job whose parse is done and whose tables are not begun, with who wants it.
+
+        Args:
+            not_of: Backfills. A job that one of them asked for together with its tables is left
+                out: of a long backfill thousands wait, and they are the backfill's.
+        """
+        query = select_jobs().where(_c.state == JobState.POST_PROCESSING)
+        if not_of:
+            r = schema.requests.c
+            theirs = select(r.job).where(
+                r.job == _c.number,
+                r.covers_tables,
+                r.withdrawn.is_(None),
+                r.backfill_id.in_(sorted(not_of)),
+            )
+            query = query.where(~theirs.exists())
+        return self._parsed(query)
 
     def unannounced(self) -> list[Parsed]:
         """Every job whose parse is done and was never reported to anybody, with who wants it."""

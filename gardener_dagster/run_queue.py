@@ -8,6 +8,11 @@ can tell, but know one limit for all of them and nothing of who asks.
 from collections.abc import Mapping
 
 from dagster import AssetKey, DagsterRun
+from dagster._core.errors import (
+    DagsterCodeLocationNotFoundError,
+    DagsterUserCodeUnreachableError,
+)
+from dagster._core.launcher import DefaultRunLauncher, LaunchRunContext
 from dagster._core.run_coordinator import QueuedRunCoordinator, SubmitRunContext
 
 from gardener_dagster.graph import PARSE_TAG, PARSED, TABLES_TAG, priority_of
@@ -25,6 +30,26 @@ class GardenerRunQueue(QueuedRunCoordinator):
         groups = {key: graph.get(key).group_name for key in keys if graph.has(key)}
         self._instance.add_run_tags(run.run_id, limit_tags(run.tags, groups))
         return super().submit_run(context)
+
+
+class GardenerRunLauncher(DefaultRunLauncher):
+    """The usual launcher; what it cannot launch because Dagster is being stopped is launched later.
+
+    A daemon that is told to end lets go of the code location first, and its threads go on with the
+    runs that they have taken out of the queue. They would mark these as failed, and only what
+    cannot be reached goes back into the queue.
+    """
+
+    def launch_run(self, context: LaunchRunContext) -> None:
+        """Launches the run.
+
+        Raises:
+            DagsterUserCodeUnreachableError: There is nobody to do it now.
+        """
+        try:
+            super().launch_run(context)
+        except DagsterCodeLocationNotFoundError as error:
+            raise DagsterUserCodeUnreachableError(f"cannot launch a run now: {error}") from error
 
 
 def limit_tags(tags: Mapping[str, str], groups: Mapping[AssetKey, str]) -> dict[str, str]:

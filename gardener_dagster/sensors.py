@@ -7,9 +7,11 @@ what a join reads. Whoever wants to know why a run was started, or was not, read
 import datetime as dt
 import json
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from functools import cached_property
 
 import dagster as dg
 from dagster import AssetSelection, RunsFilter
+from dagster._core.definitions.assets.graph.asset_graph_subset import AssetGraphSubset
 from dagster._core.execution.backfill import (
     BulkActionsFilter,
     BulkActionStatus,
@@ -60,12 +62,13 @@ def _parsed_jobs(config: GardenerConfig, interval: int) -> dg.SensorDefinition:
     ) -> dg.SensorResult:
         now = dt.datetime.now(dt.UTC)
         confirm_announced(job_store, context.cursor, now=now)
-        parsed = job_store.parsed_jobs()
+        unfinished = {b.backfill_id for b in unfinished_backfills(context.instance)}
+        parsed = job_store.parsed_jobs(not_of=unfinished)
         fail_lost_runs(context.instance, job_store, parsed, now=now)
         due = planning.tables_due(
             config,
             parsed,
-            unfinished_backfills={b.backfill_id for b in unfinished_backfills(context.instance)},
+            unfinished_backfills=unfinished,
             joins_ready=_joins_ready(config, job_store, [item.job.key for item in parsed]),
         )
         unannounced = job_store.unannounced()
@@ -106,11 +109,11 @@ def _joins(config: GardenerConfig, interval: int) -> dg.SensorDefinition:
     def joins(
         context: dg.SensorEvaluationContext, job_store: dg.ResourceParam[JobStore]
     ) -> dg.SensorResult:
-        newest = newest_due(dt.datetime.now(dt.UTC))
+        newest, covered = newest_due(dt.datetime.now(dt.UTC)), Covered(context)
         runs = [
             run
             for source in joining
-            for run in joins_of(config, source, job_store, context, newest=newest)
+            for run in joins_of(config, source, job_store, covered, newest=newest)
         ]
         return dg.SensorResult(run_requests=[_join_request(run) for run in runs])
 
@@ -121,7 +124,7 @@ def joins_of(
     config: GardenerConfig,
     source: Source,
     store: JobStore,
-    context: dg.SensorEvaluationContext,
+    covered: "Covered",
     *,
     newest: dt.date,
 ) -> list[planning.JoinRun]:
@@ -134,13 +137,15 @@ def joins_of(
     )
     if not due:
         return []
+    theirs = covered.dates(joined_key(source))
+    due = [item for item in due if item.date not in theirs]  # of a long backfill, most
     keys = [planning.job_key(s, item.date) for item in due for s in (source, annotations)]
     return planning.joins_to_start(
         config,
         source,
         due,
         open_jobs=store.open_keys(keys),
-        covered=set(covered_dates(context, joined_key(source))),
+        covered=theirs,
     )
 
 
@@ -222,18 +227,33 @@ def unfinished_backfills(instance: dg.DagsterInstance) -> Sequence[PartitionBack
     return instance.get_backfills(filters=BulkActionsFilter(statuses=UNFINISHED))
 
 
-def covered_dates(
-    context: dg.SensorEvaluationContext, key: dg.AssetKey | None
-) -> Collection[dt.date]:
-    """Dates of an asset that an unfinished backfill is going to make."""
-    if key is None or context.repository_def is None:
-        return []
-    graph = context.repository_def.asset_graph
-    dates: set[dt.date] = set()
-    for backfill in unfinished_backfills(context.instance):
-        if not backfill.is_asset_backfill or key not in (backfill.asset_selection or ()):
-            continue
-        data = backfill.get_asset_backfill_data(graph)
-        target = data.target_subset.get_partitions_subset(key)
-        dates.update(date_of(k) for k in target.get_partition_keys())
-    return dates
+class Covered:
+    """What unfinished backfills are going to make, as it is in one tick.
+
+    It is read when somebody asks, and once: a long backfill's targets take a while to read.
+    """
+
+    def __init__(self, context: dg.SensorEvaluationContext) -> None:
+        self._context = context
+
+    def dates(self, key: dg.AssetKey | None) -> Collection[dt.date]:
+        """Dates of an asset that an unfinished backfill is going to make."""
+        if key is None:
+            return frozenset()
+        return frozenset(
+            date_of(date)
+            for target in self._targets
+            if key in target.asset_keys
+            for date in target.get_partitions_subset(key).get_partition_keys()
+        )
+
+    @cached_property
+    def _targets(self) -> Sequence[AssetGraphSubset]:
+        if self._context.repository_def is None:
+            return ()
+        graph = self._context.repository_def.asset_graph
+        return [
+            backfill.get_asset_backfill_data(graph).target_subset
+            for backfill in unfinished_backfills(self._context.instance)
+            if backfill.is_asset_backfill
+        ]

@@ -87,6 +87,11 @@ class StackSettings:
         own = {
             "DAGSTER_HOME": str(self.home / "dagster"),
             "DAGSTER_DISABLE_TELEMETRY": "yes",
+            # Or a daemon that is up before its code server fails all backfills that are under way.
+            "DAGSTER_BACKFILL_RETRY_DEFINITION_CHANGED_ERROR": "yes",
+            # A launch that takes longer is a failed run; on a busy machine a minute, the default,
+            # is not much.
+            "DAGSTER_GRPC_TIMEOUT_SECONDS": "300",
             "GARDENER_CONFIG": str(self.config),
             "GARDENER_PROJECT": PROJECT,
             "GARDENER_INPUT_LOCATION": PARSED_BUCKET,

@@ -78,6 +78,28 @@ class TestFacts:
         )
         assert (request.asked, request.reported) == (now, None)
 
+    def test_parsed_jobs_of_backfills_that_make_the_tables_are_left_out(
+        self, store: JobStore, make_ask: MakeAsk, now: dt.datetime
+    ) -> None:
+        asks = [
+            make_ask(1, archives=0, requester="backfill/a", backfill_id="a", covers_tables=True),
+            make_ask(2, archives=0, requester="backfill/a", backfill_id="a"),
+            make_ask(3, archives=0, requester="backfill/b", backfill_id="b", covers_tables=True),
+            make_ask(4, archives=0),
+        ]
+        jobs = store.enqueue(asks, now=now)
+
+        def left(*backfills: str) -> list[int]:
+            found = store.parsed_jobs(not_of=backfills)
+            return [1 + jobs.index(item.job) for item in found]
+
+        assert left() == [1, 2, 3, 4]
+        assert left("a") == [2, 3, 4]
+        assert left("a", "b") == [2, 4]
+        # Somebody else who wants one leaves it the backfill's.
+        store.enqueue([make_ask(1, archives=0, requester="run/x")], now=now)
+        assert left("a", "b") == [2, 4]
+
     def test_filters_of_the_list(
         self, store: JobStore, make_ask: MakeAsk, now: dt.datetime
     ) -> None:

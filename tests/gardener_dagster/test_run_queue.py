@@ -1,7 +1,8 @@
 """The queue with the real instance configuration; the daemon's own choice of what to start."""
 
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import dagster as dg
@@ -11,6 +12,12 @@ from dagster._core.remote_origin import (
     GrpcServerCodeLocationOrigin,
     RemoteJobOrigin,
     RemoteRepositoryOrigin,
+)
+from dagster._core.workspace.context import WorkspaceProcessContext
+from dagster._core.workspace.load_target import (
+    EmptyWorkspaceTarget,
+    GrpcServerTarget,
+    WorkspaceLoadTarget,
 )
 from dagster._daemon.run_coordinator import QueuedRunCoordinatorDaemon
 
@@ -36,8 +43,10 @@ def raw(experiment: str) -> dg.AssetKey:
 def instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dg.DagsterInstance]:
     home = tmp_path_factory.mktemp("home")
     shutil.copy(ROOT / "dagster.yaml", home)
-    with dg.DagsterInstance.from_config(str(home)) as real:
-        yield real
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DAGSTER_HOME", str(home))
+        with dg.DagsterInstance.get() as real:
+            yield real
 
 
 class Queue:
@@ -133,3 +142,44 @@ def test_the_tables_of_a_daily_job_come_before_those_of_a_backfill(queue: Queue)
         queue.submit(raw("ndt"), {QUEUE_TAG: "-10"})
     daily = queue.submit(raw("ndt"), {QUEUE_TAG: "10"})
     assert queue.start()[0].run_id == daily.run_id
+
+
+def test_a_run_that_is_due_while_the_code_server_restarts_waits_for_it(
+    queue: Queue, instance: dg.DagsterInstance
+) -> None:
+    run = queue.submit(raw("ndt"))
+    instance.report_dagster_event(dg.DagsterEvent.job_enqueue(run), run_id=run.run_id)
+    target = GrpcServerTarget(host="localhost", port=1, socket=None, location_name="gardener")
+    with pytest.warns(UserWarning, match="gardener"):
+        launch_in_vain(instance, run, target)
+    kept = instance.get_run_by_id(run.run_id)
+    assert kept is not None
+    assert kept.status is DagsterRunStatus.QUEUED
+
+
+def test_a_run_that_is_due_while_the_daemon_ends_waits_for_the_next_one(
+    queue: Queue, instance: dg.DagsterInstance
+) -> None:
+    run = queue.submit(raw("ndt"))
+    instance.report_dagster_event(dg.DagsterEvent.job_enqueue(run), run_id=run.run_id)
+    launch_in_vain(instance, run, EmptyWorkspaceTarget())
+    kept = instance.get_run_by_id(run.run_id)
+    assert kept is not None
+    assert kept.status is DagsterRunStatus.QUEUED
+
+
+def launch_in_vain(
+    instance: dg.DagsterInstance, run: dg.DagsterRun, target: WorkspaceLoadTarget
+) -> None:
+    """The daemon tries to launch the run, until it is in the queue for the second time."""
+    daemon = QueuedRunCoordinatorDaemon(interval_seconds=1)
+    with WorkspaceProcessContext(instance, target) as workspace, daemon:
+        deadline = time.monotonic() + 30
+        while len(enqueued(instance, run)) < 2:
+            assert time.monotonic() < deadline, "the run was not queued again"
+            list(daemon.run_iteration(workspace))
+
+
+def enqueued(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Sequence[dg.EventLogRecord]:
+    event_type = dg.DagsterEventType.RUN_ENQUEUED
+    return instance.get_records_for_run(run.run_id, of_type=event_type).records

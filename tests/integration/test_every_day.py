@@ -296,7 +296,9 @@ def story(
 ) -> Iterator[Story]:
     assert backfills["good"] == "COMPLETED_SUCCESS"
     home = str(stack.settings.home / "dagster")
-    with dg.DagsterInstance.from_config(home) as instance:
+    with pytest.MonkeyPatch.context() as patch, ExitStack() as cleanup:
+        patch.setenv("DAGSTER_HOME", home)
+        instance = cleanup.enter_context(dg.DagsterInstance.get())
         teller = Teller(stack, instance, tmp_path_factory.mktemp("days"))
         teller.ui.turn("late_archives", on=False)
         teller.miss_three_days()

@@ -1,5 +1,6 @@
 """What a person clicks in Dagster's UI, over the same GraphQL."""
 
+import datetime as dt
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -32,6 +33,28 @@ query Sensor($sensor: SensorSelector!) {
     ... on Sensor { sensorState { id status ticks(limit: 1) { status } } }
   }
 }"""
+_TICK = """
+mutation Tick($schedule: ScheduleSelector!, $timestamp: Float!) {
+  scheduleDryRun(selectorData: $schedule, timestamp: $timestamp) {
+    __typename
+    ... on DryRunInstigationTick {
+      evaluationResult {
+        error { message }
+        runRequests { tags { key value } assetSelection { path } }
+      }
+    }
+    ... on PythonError { message }
+  }
+}"""
+_LAUNCH = """
+mutation Launch($params: ExecutionParams!) {
+  launchRun(executionParams: $params) {
+    __typename
+    ... on LaunchRunSuccess { run { runId } }
+    ... on PythonError { message }
+  }
+}"""
+_REPOSITORY = {"repositoryName": "__repository__", "repositoryLocationName": "gardener"}
 
 
 @dataclass(frozen=True)
@@ -57,11 +80,7 @@ class DagsterUI:
         A tick that ends at the same moment writes the state back as it read it, running: Dagster
         reads and writes in two steps. So it is looked at again once no tick goes on.
         """
-        selector = {
-            "repositoryName": "__repository__",
-            "repositoryLocationName": "gardener",
-            "sensorName": sensor,
-        }
+        selector = _REPOSITORY | {"sensorName": sensor}
         if on:
             answer = self._ask(_START, {"sensor": selector})["startSensor"]
             assert answer["__typename"] == "Sensor", answer
@@ -78,6 +97,28 @@ class DagsterUI:
         found = self._ask(_SENSOR, {"sensor": selector})["sensorOrError"]
         state: dict[str, Any] = found["sensorState"]
         return state
+
+    def test_tick(self, schedule: str, at: dt.datetime) -> list[str]:
+        """Evaluates a schedule as if it were that time, and launches the runs it asks for.
+
+        Returns:
+            The runs' ids.
+        """
+        selector = _REPOSITORY | {"scheduleName": schedule}
+        variables = {"schedule": selector, "timestamp": at.timestamp()}
+        tick = self._ask(_TICK, variables)["scheduleDryRun"]["evaluationResult"]
+        assert tick["error"] is None, tick
+        return [self._launch(request) for request in tick["runRequests"]]
+
+    def _launch(self, request: dict[str, Any]) -> str:
+        chosen = {"jobName": "__ASSET_JOB", "assetSelection": request["assetSelection"]}
+        params = {
+            "selector": _REPOSITORY | chosen | {"assetCheckSelection": []},
+            "executionMetadata": {"tags": request["tags"]},
+        }
+        answer = self._ask(_LAUNCH, {"params": params})["launchRun"]
+        assert answer["__typename"] == "LaunchRunSuccess", answer
+        return str(answer["run"]["runId"])
 
     def _ask(self, query: str, variables: dict[str, Any]) -> dict[str, Any]:
         body = requests.post(

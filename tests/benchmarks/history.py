@@ -1,0 +1,557 @@
+"""A year of history beside the daily work, on this machine: run by hand, asserts nothing.
+
+    PYTHONPATH=tests/support .venv/bin/python tests/benchmarks/history.py \
+        [--days 365] [--sources 16] [--keep DIR]
+    PYTHONPATH=tests/support .venv/bin/python tests/benchmarks/history.py --pages DIR
+
+Dagster's daemon, code server and webserver, the sidecar and both stores are the real ones, as
+processes with the project's ``dagster.yaml``; BigQuery, Cloud Storage and the parser answer at once
+(``tests/support/instant.py``). Sensors look every 5 s.
+
+The webserver is asked for a backfill of the whole chain, all sources, as its UI asks. When a third
+of the dates is in raw, the schedule *daily* is evaluated for the day before yesterday by the
+webserver and its run launched (the UI's test of a tick); at two thirds the daemon and the code
+server are ended and started again, and the daemon finds that the schedule's tick for yesterday is
+due. It ends when the backfill has ended and nothing runs.
+
+CPU is what Linux counted for each process; a partition is one source on one date, parsed, loaded
+and, where it is joined, joined. The floor is ``tests/support/floor.py``: the tables of one date, by
+the same steps, in fresh processes that do nothing else. ``--pages`` starts what ``--keep`` has kept
+and opens Dagster's UI in Chromium (``tests/support/dagster_pages.py``).
+"""
+
+import argparse
+import contextlib
+import datetime as dt
+import os
+import platform
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+from costs import Cost, Costs
+from dagster import DagsterInstance
+from dagster._core.scheduler.instigation import InstigatorStatus, ScheduleInstigatorData
+from dagster_pages import load_times
+from dagster_ui import DagsterUI
+from history_facts import Counts, Life, backfill_ticks, count, lives, logged, sensor_ticks
+from sqlalchemy import Engine
+
+from gardener_api.calls import Update
+from gardener_api.config import GardenerConfig, load_config
+from gardener_api.database import open_engine
+from gardener_api.jobs import Ask, JobState, Priority
+from gardener_api.store import JobStore
+from gardener_dagster.daily import due_at, newest_due
+from gardener_dagster.graph import parsed_key, table_keys
+from gardener_dagster.local.dagster_client import DagsterClient
+from gardener_dagster.local.processes import Part, Processes, terminating
+from gardener_dagster.local.stack import StackSettings, build_parts, choose_ports
+from gardener_dagster.planning import job_key
+
+ROOT = Path(__file__).parent.parent.parent
+FIRST = dt.date(2023, 1, 1)
+FLOOR_DATE = FIRST - dt.timedelta(days=30)
+LOOK_SECONDS = 1.0
+TELL_SECONDS = 30.0
+QUIET_SECONDS = 15.0
+STOP_SECONDS = 30.0
+ONE_DAY = dt.timedelta(days=1)
+OURS = ("daemon", "code server", "runs", "sidecar", "webserver")
+
+
+# -- the stack
+
+
+def settings_of(home: Path) -> StackSettings:
+    """The stack in a folder, on ports that are free now."""
+    names = ["dagster", "jobs", "status", "metrics", "bigquery", "code"]
+    ports = choose_ports(dict.fromkeys(names, 0))
+    os.environ["DAGSTER_HOME"] = str(home / "dagster")  # for the instance that is looked at
+    return StackSettings(
+        home=home,
+        config=home / "gardener.yml",
+        dagster_yaml=ROOT / "dagster.yaml",
+        ports=ports | {"storage": ports["bigquery"]},
+        workers=0,
+    )
+
+
+def write_config(home: Path, sources: int) -> None:
+    """Production's sources, as many of them; sensors that look every 5 s; no historical pass."""
+    production = yaml.safe_load((ROOT / "tests/fixtures/production.yml").read_text())
+    changed = {
+        "start_date": (FIRST - dt.timedelta(days=60)).isoformat(),
+        "monitor": {"polling_interval": "5s"},
+        "history": {"enabled": False},
+        "sources": production["sources"][:sources],
+    }
+    text = yaml.safe_dump(changed, default_flow_style=None)
+    (home / "gardener.yml").write_text(text)
+
+
+def build_stack(settings: StackSettings) -> Processes:
+    """The parts, with stand-ins that take no time."""
+    ours = [p for p in build_parts(settings).parts if p.name not in ("storage", "bigquery")]
+    stand_ins = Part(
+        name="stand-ins",
+        command=[
+            sys.executable, str(ROOT / "tests/support/instant.py"),
+            "--port", str(settings.ports["bigquery"]), "--api", settings.jobs_url,
+        ],
+        environment=settings.environment,
+        log=settings.home / "logs/stand-ins.log",
+        alive_url=f"{settings.bigquery_url}/alive",
+    )  # fmt: skip
+    home = settings.home / "dagster"
+    home.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(settings.dagster_yaml, home / "dagster.yaml")
+    server = {"host": "127.0.0.1", "port": settings.ports["code"], "location_name": "gardener"}
+    (home / "workspace.yaml").write_text(yaml.safe_dump({"load_from": [{"grpc_server": server}]}))
+    return Processes([stand_ins, *ours])
+
+
+# -- what happens
+
+
+@dataclass
+class Mark:
+    """How far it was at a time, and what it had cost."""
+
+    at: dt.datetime
+    counts: Counts
+    cpu: Mapping[str, float]
+
+
+class OutOfTime(Exception):
+    """The time that was given is over."""
+
+
+@dataclass
+class Story:
+    """The scenario, and what is noted of it."""
+
+    settings: StackSettings
+    config: GardenerConfig
+    dates: Sequence[dt.date]
+    processes: Processes
+    costs: Costs
+    instance: DagsterInstance
+    engine: Engine
+    give_up: float  # by the monotonic clock
+    marks: list[Mark] = field(default_factory=list)
+    asked: dict[dt.date, dt.datetime] = field(default_factory=dict)  # of the daily work
+    backfill: str = ""
+    logs: list[Path] = field(default_factory=list)
+    _told: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.client = DagsterClient(url=self.settings.dagster_url)
+        self.logs.append(self.processes.part("daemon").log)
+
+    def tell(self) -> None:
+        """Mark where it is; print it now and then."""
+        with self.engine.begin() as connection:
+            counts = count(connection)
+        costs = self.costs.all()
+        cpu = {name: cost.own for name, cost in costs.items()}
+        cpu["runs"] = costs["code server"].children if "code server" in costs else 0.0
+        self.marks.append(Mark(at=dt.datetime.now(dt.UTC), counts=counts, cpu=cpu))
+        if time.monotonic() - self._told < TELL_SECONDS:
+            return
+        self._told = time.monotonic()
+        begun = self.marks[0].at
+        spent = ", ".join(f"{name} {seconds:.0f}" for name, seconds in cpu.items())
+        print(
+            f"{(self.marks[-1].at - begun).total_seconds():6.0f} s: {counts.parsed:,} parsed,"
+            f" {counts.raw:,} raw, {counts.joined:,} joined; CPU-s: {spent}",
+            flush=True,
+        )
+
+    def until(self, condition: Callable[[], bool]) -> None:
+        """Wait, and watch that all parts are alive.
+
+        Raises:
+            OutOfTime: It is enough.
+        """
+        while not condition():
+            self.processes.check()
+            if time.monotonic() > self.give_up:
+                raise OutOfTime
+            time.sleep(LOOK_SECONDS)
+            self.tell()
+
+    def tell_all(self) -> None:
+        """The scenario."""
+        wanted = len(self.dates) * len(self.config.sources)
+        self.until(lambda: any(s.name == "daily" for s in self.instance.all_instigator_state()))
+        self._turn_daily(on=False)
+        chain = [
+            list(key.path)
+            for source in self.config.sources
+            for key in (parsed_key(source), *table_keys(source))
+        ]
+        self.marks.clear()
+        self._told = 0.0
+        self.tell()
+        self.backfill = self.client.backfill(chain, self.dates)
+        self.until(lambda: self.marks[-1].counts.raw >= wanted / 3)
+        self.first_day()
+        self.until(lambda: self.marks[-1].counts.raw >= wanted * 2 / 3)
+        self.restart()
+        self.until(lambda: self.client.backfill_status(self.backfill) != "REQUESTED")
+        quiet = time.monotonic()
+
+        def is_quiet() -> bool:
+            nonlocal quiet
+            if self.client.runs_in_progress():
+                quiet = time.monotonic()
+            return time.monotonic() - quiet > QUIET_SECONDS
+
+        self.until(is_quiet)
+
+    def first_day(self) -> None:
+        """The webserver evaluates the schedule for the day before yesterday, and launches it."""
+        date = newest_due(dt.datetime.now(dt.UTC)) - ONE_DAY
+        self.asked[date] = dt.datetime.now(dt.UTC)
+        DagsterUI(self.settings.dagster_url).test_tick("daily", due_at(date))
+
+    def restart(self) -> None:
+        """Daemon and code server end and begin again; by then the schedule's tick is due."""
+        parts = [self.processes.part(name) for name in ("daemon", "code server")]
+        for part in parts:
+            assert part.process is not None
+            part.process.send_signal(signal.SIGTERM)
+        for part in parts:
+            assert part.process is not None
+            try:
+                part.process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:  # as an init system does; runs may take long to end
+                print(f"        {part.name} is killed", flush=True)
+                part.process.kill()
+                part.process.wait()
+            part.process = None
+        print("        daemon and code server have ended", flush=True)
+        self._turn_daily(on=True)
+        for part in reversed(parts):
+            part.log = part.log.with_stem(f"{part.log.stem}-2")
+            part.start()
+            assert part.process is not None
+            self.costs.follow(part.name, part.process.pid)
+        self.logs.append(parts[0].log)
+
+    def _turn_daily(self, *, on: bool) -> None:
+        """Off: no tick comes by itself. On: the last one before now is due."""
+        [state] = [s for s in self.instance.all_instigator_state() if s.name == "daily"]
+        data = state.instigator_data
+        assert isinstance(data, ScheduleInstigatorData)
+        if on:
+            then = due_at(newest_due(dt.datetime.now(dt.UTC))).timestamp() - 1
+            data = data._replace(start_timestamp=then, last_iteration_timestamp=then)
+        status = InstigatorStatus.RUNNING if on else InstigatorStatus.STOPPED
+        self.instance.update_instigator_state(state.with_data(data).with_status(status))
+
+
+# -- the floor
+
+
+def floor(settings: StackSettings, config: GardenerConfig) -> dict[str, float]:
+    """CPU-seconds of a fresh process for one date's raw tables, and for its joined ones.
+
+    Measured as the work itself is, with all cores busy: as many of them at once as there are cores.
+    One alone, which is printed, too, takes less, where two cores are two threads of one.
+    """
+    home = settings.home / "floor"
+    home.mkdir()
+    url = f"sqlite:///{home / 'gardener.db'}"
+    cores = os.cpu_count() or 1
+    dates = [FLOOR_DATE + n * ONE_DAY for n in range(cores)]
+    with contextlib.closing(JobStore.open(url, lease=ONE_DAY, max_attempts=1)) as store:
+        parse_all(store, config, dates)
+    environment = settings.environment | {"GARDENER_DATABASE_URL": url, "DAGSTER_HOME": str(home)}
+    found = {}
+    for tables in ("raw", "joined"):
+        alone, found[tables] = (
+            statistics.median(floor_of(some, tables, environment) for _ in range(3))
+            for some in (dates[:1], dates)
+        )
+        print(
+            f"floor, {tables}: {alone:.2f} CPU-s alone, {found[tables]:.2f} with all cores busy",
+            flush=True,
+        )
+    return found
+
+
+def floor_of(dates: Sequence[dt.date], tables: str, environment: Mapping[str, str]) -> float:
+    """CPU-seconds of a process for one date, as many at once."""
+    before = os.times()
+    program = [sys.executable, str(ROOT / "tests/support/floor.py")]
+    running = [
+        subprocess.Popen([*program, f"{date}", tables], env=environment, stderr=subprocess.PIPE)
+        for date in dates
+    ]
+    for process in running:
+        _, said = process.communicate(timeout=300)
+        if process.returncode:
+            sys.exit(f"the floor failed:\n{said.decode()[-3000:]}")
+    after = os.times()
+    user = after.children_user - before.children_user
+    return (user + after.children_system - before.children_system) / len(dates)
+
+
+def parse_all(store: JobStore, config: GardenerConfig, dates: Sequence[dt.date]) -> None:
+    """Jobs of all sources on these dates are asked for, handed out and parsed."""
+    now = dt.datetime.now(dt.UTC)
+    asks = [
+        Ask(
+            key=job_key(source, date), requester="floor", run_id="floor", backfill_id=None,
+            covers_tables=False, priority=Priority.BACKFILL, daily=False, filter=source.filter,
+            tmp=source.target_datasets.tmp, raw=source.target_datasets.raw,
+            join=source.target_datasets.join or "", rank=rank, archives=1,
+        )
+        for date in dates
+        for rank, source in enumerate(config.sources)
+    ]  # fmt: skip
+    store.enqueue(asks, now=now)
+    for job in store.lease(len(asks), parser="floor", now=now):
+        said = (JobState.PARSING, JobState.POST_PROCESSING)
+        store.apply([Update(job.id, state, "") for state in said], now=now)
+
+
+# -- what is shown
+
+
+def report(story: Story, floors: Mapping[str, float]) -> None:
+    """All tables."""
+    thirds = by_work(story.marks)
+    show_cost(story, thirds, floors)
+    show_memory(story.costs.all())
+    show_ticks(story)
+    with story.engine.begin() as connection:
+        found = list(lives(connection))
+    show_daily(story, found)
+    show_latency(found)
+    show_runs(story)
+
+
+def by_work(marks: Sequence[Mark]) -> list[tuple[Mark, Mark]]:
+    """The first, second and last third of the work, by partitions in raw."""
+    last = marks[-1].counts.raw
+    cuts = [next(m for m in marks if m.counts.raw >= last * n / 3) for n in (0, 1, 2)]
+    return list(zip(cuts, [*cuts[1:], marks[-1]], strict=True))
+
+
+def show_cost(
+    story: Story, thirds: Sequence[tuple[Mark, Mark]], floors: Mapping[str, float]
+) -> None:
+    """Partitions an hour and CPU-seconds a partition: in all, and for each third of the work."""
+    show(["work", "raw", "joined", "minutes", "raw/hour", *OURS, "all", "of floor"])
+    whole = (story.marks[0], story.marks[-1])
+    sources = story.config.sources
+    joined = sum(source.joined_table is not None for source in sources)
+    of_raw, of_join = floors["raw"] / len(sources), floors["joined"] / max(1, joined)
+    for name, (begin, end) in zip(
+        ["first third", "second", "last", "whole"], [*thirds, whole], strict=True
+    ):
+        hours = (end.at - begin.at).total_seconds() / 3600
+        raw = end.counts.raw - begin.counts.raw
+        joins = end.counts.joined - begin.counts.joined
+        each = [(end.cpu[part] - begin.cpu[part]) / raw for part in OURS]
+        least = (raw * of_raw + joins * of_join) / raw
+        show(
+            [name, f"{raw:,}", f"{joins:,}", f"{hours * 60:.1f}", f"{raw / hours:,.0f}"]
+            + [f"{seconds:.3f}" for seconds in each]
+            + [f"{sum(each):.3f}", f"{sum(each) / least:.2f}"]
+        )
+    print(
+        f"CPU-seconds a partition; the floor is {of_raw:.3f} for raw ({len(sources)} in one"
+        f" process) and {of_join:.3f} for a join ({joined} in one process)\n"
+    )
+
+
+def show_pages(home: Path) -> None:
+    """Load times of Dagster's pages, on what an earlier run kept."""
+    settings = settings_of(home)
+    config = load_config(settings.config)
+    source = next(s for s in config.sources if s.joined_table)
+    with build_stack(settings) as processes, DagsterInstance.get() as instance:
+        # No daemon: a backfill that was not finished would go on.
+        start_in_order(processes, "code server", "webserver")
+        backfill = instance.get_backfills()[-1].backfill_id  # the first of all is the last here
+        show(["page", "first, s", "p50, s", "max, s"])
+        for name, times in load_times(
+            settings.dagster_url,
+            raw=f"{source.target_datasets.raw}/{source.datatype}",
+            group=source.experiment,
+            date=FIRST.isoformat(),
+            backfill=backfill,
+            folder=home / "pages",
+        ):
+            cells = (times[0], statistics.median(times), max(times))
+            show([name, *(f"{seconds:.2f}" for seconds in cells)])
+
+
+def show_memory(costs: Mapping[str, Cost]) -> None:
+    """The most that each process had."""
+    show(["process", "peak MB", "at once"])
+    for name, cost in costs.items():
+        show([name, f"{cost.peak:.0f}", "1"])
+    runs = costs["code server"]
+    show(["largest run", f"{runs.child_peak:.0f}", str(runs.children_at_once)])
+    print()
+
+
+def show_ticks(story: Story) -> None:
+    """How long ticks take, in each third of the time."""
+    begin, end = story.marks[0].at, story.marks[-1].at
+    ticks = {name: found for name, found in sensor_ticks(story.instance).items() if len(found) > 2}
+    ticks["backfill daemon"] = backfill_ticks(story.logs)
+    show(["ticks, s: mean/max", "count", "start", "middle", "end"])
+    for name, found in sorted(ticks.items()):
+        parts: list[list[float]] = [[], [], []]
+        for at, seconds in found:
+            if begin <= at <= end:
+                parts[min(2, int(3 * ((at - begin) / (end - begin))))].append(seconds)
+        cells = [f"{statistics.mean(p):.2f}/{max(p):.1f}" if p else "-" for p in parts]
+        show([name, str(len(found)), *cells])
+    print()
+
+
+def show_daily(story: Story, found: Sequence[Life]) -> None:
+    """From the schedule's tick to the parser."""
+    for time_, daemon, said in logged(story.logs):
+        if daemon == "SchedulerDaemon" and "Evaluating schedule `daily`" in said:
+            story.asked[newest_due(time_)] = time_
+    show(["daily jobs", "jobs", "first, s", "last, s"])
+    for date, asked in sorted(story.asked.items()):
+        waits = sorted(
+            (life.handed_out - asked).total_seconds()
+            for life in found
+            if life.daily and life.date == date and life.handed_out
+        )
+        if waits:
+            show([f"{date}", str(len(waits)), f"{waits[0]:.1f}", f"{waits[-1]:.1f}"])
+    print("from the evaluation of the schedule to being handed out\n")
+
+
+def show_latency(found: Sequence[Life]) -> None:
+    """From a parser's postProcessing to the tables."""
+    show(["postProcessing to", "jobs", "p50, s", "p95, s"])
+    for name, daily in (("daily", True), ("backfill", False)):
+        of = [life for life in found if life.daily is daily]
+        for table in ("raw", "joined"):
+            ends = [(getattr(life, table), life.parsed) for life in of]
+            waits = sorted((end - parsed).total_seconds() for end, parsed in ends if end)
+            if waits:
+                p50, p95 = (waits[min(len(waits) - 1, int(len(waits) * p))] for p in (0.5, 0.95))
+                show([f"{table}, {name}", f"{len(waits):,}", f"{p50:.1f}", f"{p95:.1f}"])
+    print()
+
+
+def show_runs(story: Story) -> None:
+    """How many runs it took, and how they ended."""
+    runs = [record.dagster_run for record in story.instance.get_run_records()]
+    kinds: dict[tuple[str, str], int] = {}
+    for run in runs:
+        by = "backfill" if "dagster/backfill" in run.tags else ""
+        by = by or run.tags.get("dagster/sensor_name") or run.tags.get("gardener/priority", "other")
+        kind = (f"{by}, {'parse' if 'gardener/parse' in run.tags else 'tables'}", run.status.value)
+        kinds[kind] = kinds.get(kind, 0) + 1
+    show(["runs", "status", "count"])
+    for (name, status), number in sorted(kinds.items()):
+        show([name, status, f"{number:,}"])
+    if story.backfill:
+        backfill = story.instance.get_backfill(story.backfill)
+        print(f"backfill: {backfill.status.value if backfill else 'gone'}\n")
+
+
+def show(cells: Sequence[str]) -> None:
+    """A row of a table."""
+    print(f"{cells[0]:<22}" + "".join(f"{cell:>12}" for cell in cells[1:]), flush=True)
+
+
+def describe() -> str:
+    """The machine."""
+    cpu = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError):  # another system than Linux has none
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        cpu = next((x.partition(": ")[2] for x in lines if x.startswith("model name")), cpu)
+    return (
+        f"{cpu}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} before;"
+        f" {platform.system()} {platform.release()}, Python {platform.python_version()}"
+    )
+
+
+@contextlib.contextmanager
+def started(settings: StackSettings) -> Iterator[tuple[Processes, Costs]]:
+    """The stack, watched."""
+    with build_stack(settings) as processes, Costs() as costs:
+        start_in_order(processes, "stand-ins", "sidecar", "code server", "webserver", "daemon")
+        for part in processes.parts:
+            assert part.process is not None
+            costs.follow(part.name, part.process.pid)
+        yield processes, costs
+
+
+def start_in_order(processes: Processes, *names: str) -> None:
+    """A daemon that is up before there is a code server would mend itself, and cost more."""
+    for name in names:
+        processes.start(name)
+        processes.wait_until_ready(name)
+
+
+def main() -> None:
+    """Read the options, run the scenario, report."""
+    parser = argparse.ArgumentParser(description="A year of history beside the daily work.")
+    parser.add_argument("--days", type=int, default=365)
+    parser.add_argument("--sources", type=int, default=16)
+    parser.add_argument("--keep", type=Path, help="a new folder that is kept, with data and logs")
+    parser.add_argument("--minutes", type=float, default=1e9, help="report after so many")
+    parser.add_argument("--pages", type=Path, help="such a folder: open Dagster's pages on it")
+    options = parser.parse_args()
+    print(describe(), flush=True)
+    with terminating(), contextlib.ExitStack() as stack:
+        if options.pages:
+            show_pages(options.pages.resolve())
+            return
+        print(f"{options.days} days, {options.sources} sources\n", flush=True)
+        home = options.keep or Path(
+            stack.enter_context(tempfile.TemporaryDirectory(prefix="gardener-benchmark-"))
+        )
+        home.mkdir(exist_ok=True)
+        write_config(home.resolve(), options.sources)
+        settings = settings_of(home.resolve())
+        config = load_config(settings.config)
+        processes, costs = stack.enter_context(started(settings))
+        floors = floor(settings, config)
+        story = Story(
+            settings=settings,
+            config=config,
+            dates=[FIRST + n * ONE_DAY for n in range(options.days)],
+            processes=processes,
+            costs=costs,
+            instance=stack.enter_context(DagsterInstance.get()),
+            engine=open_engine(settings.database_url),
+            give_up=time.monotonic() + options.minutes * 60,
+        )
+        try:
+            story.tell_all()
+        except OutOfTime:
+            print(f"\nnot finished after {options.minutes:g} minutes", flush=True)
+        except KeyboardInterrupt:
+            print("\nnot finished: interrupted", flush=True)
+        finally:  # whatever there is
+            print()
+            report(story, floors)
+
+
+if __name__ == "__main__":
+    main()

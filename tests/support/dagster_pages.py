@@ -1,0 +1,67 @@
+"""How long Dagster's pages take to show what they are opened for, in the machine's Chromium."""
+
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from playwright.sync_api import Page, expect, sync_playwright
+
+TIMES = 5
+SECONDS = 60.0
+BUSY = "[class*=Spinner_spinner], [class*=shimmer]"
+"""What Dagster's pages show where something is still to come."""
+
+
+def load_times(
+    url: str, *, raw: str, group: str, date: str, backfill: str, folder: Path
+) -> Iterator[tuple[str, list[float]]]:
+    """Open each page a few times, each time in a new window without a cache.
+
+    Args:
+        url: Of the webserver.
+        raw: A raw asset, ``<dataset>/<datatype>``.
+        group: Its group.
+        date: One of its partitions.
+        backfill: A backfill that made it.
+        folder: For a picture of each page.
+
+    Yields:
+        What the page is called, and the seconds until its content was there.
+    """
+    asset = f"/assets/{raw}?view=partitions"
+    node = "foreignObject"  # of a graph
+    pages = {
+        "asset graph": ("/asset-groups", node, group),
+        "graph of a group": (f"/locations/gardener/asset-groups/{group}", node, "annotation2"),
+        "catalog": ("/assets", "body", r"[\d,]+ partitions"),
+        "asset, partitions": (asset, "body", r"Materialized \([1-9]"),
+        "asset, one partition": (f"{asset}&partition={date}", "body", "rows loaded"),
+        "backfill": (f"/runs/b/{backfill}", "body", r"\d+% completed"),
+        "runs": ("/runs", "body", "Success"),
+    }
+    folder.mkdir(exist_ok=True)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=shutil.which("chromium"), args=["--no-sandbox"]
+        )
+        for name, (path, place, text) in pages.items():
+            found = []
+            for _ in range(TIMES):
+                context = browser.new_context(viewport={"width": 1600, "height": 1000})
+                page = context.new_page()
+                begun = time.perf_counter()
+                page.goto(f"{url}{path}", wait_until="commit")
+                _until_there(page, place, text)
+                found.append(time.perf_counter() - begun)
+                page.screenshot(path=folder / f"{name.replace(', ', '-').replace(' ', '-')}.png")
+                context.close()
+            yield name, found
+        browser.close()
+
+
+def _until_there(page: Page, place: str, text: str) -> None:
+    there = page.locator(place).get_by_text(re.compile(text)).filter(visible=True).first
+    expect(there).to_be_visible(timeout=SECONDS * 1000)
+    expect(page.locator(BUSY).filter(visible=True)).to_have_count(0, timeout=SECONDS * 1000)

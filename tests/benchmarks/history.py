@@ -32,30 +32,27 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
-from costs import Cost, Costs
+from costs import Costs
 from dagster import DagsterInstance
 from dagster._core.scheduler.instigation import InstigatorStatus, ScheduleInstigatorData
 from dagster_pages import load_times
 from dagster_ui import DagsterUI
-from history_facts import Counts, Life, backfill_ticks, count, lives, logged, sensor_ticks
-from sqlalchemy import Engine
+from floors import floor
+from history_facts import count
+from history_report import History, Mark, report, show
 
-from gardener_api.calls import Update
-from gardener_api.config import GardenerConfig, load_config
+from gardener_api.config import load_config
 from gardener_api.database import open_engine
-from gardener_api.jobs import Ask, JobState, Priority
-from gardener_api.store import JobStore
 from gardener_dagster.daily import due_at, newest_due
 from gardener_dagster.graph import parsed_key, table_keys
 from gardener_dagster.local.dagster_client import DagsterClient
 from gardener_dagster.local.processes import Part, Processes, terminating
 from gardener_dagster.local.stack import StackSettings, build_parts, choose_ports
-from gardener_dagster.planning import job_key
 
 ROOT = Path(__file__).parent.parent.parent
 FIRST = dt.date(2023, 1, 1)
@@ -65,7 +62,6 @@ TELL_SECONDS = 30.0
 QUIET_SECONDS = 15.0
 STOP_SECONDS = 30.0
 ONE_DAY = dt.timedelta(days=1)
-OURS = ("daemon", "code server", "runs", "sidecar", "webserver")
 
 
 # -- the stack
@@ -122,15 +118,6 @@ def build_stack(settings: StackSettings) -> Processes:
 # -- what happens
 
 
-@dataclass
-class Mark:
-    """How far it was at a time, and what it had cost."""
-
-    at: dt.datetime
-    counts: Counts
-    cpu: Mapping[str, float]
-
-
 class OutOfTime(Exception):
     """The time that was given is over."""
 
@@ -140,38 +127,33 @@ class Story:
     """The scenario, and what is noted of it."""
 
     settings: StackSettings
-    config: GardenerConfig
     dates: Sequence[dt.date]
     processes: Processes
     costs: Costs
-    instance: DagsterInstance
-    engine: Engine
+    history: History
     give_up: float  # by the monotonic clock
-    marks: list[Mark] = field(default_factory=list)
-    asked: dict[dt.date, dt.datetime] = field(default_factory=dict)  # of the daily work
-    backfill: str = ""
-    logs: list[Path] = field(default_factory=list)
     _told: float = 0.0
 
     def __post_init__(self) -> None:
         self.client = DagsterClient(url=self.settings.dagster_url)
-        self.logs.append(self.processes.part("daemon").log)
+        self.history.logs.append(self.processes.part("daemon").log)
 
     def tell(self) -> None:
         """Mark where it is; print it now and then."""
-        with self.engine.begin() as connection:
+        with self.history.engine.begin() as connection:
             counts = count(connection)
         costs = self.costs.all()
         cpu = {name: cost.own for name, cost in costs.items()}
         cpu["runs"] = costs["code server"].children if "code server" in costs else 0.0
-        self.marks.append(Mark(at=dt.datetime.now(dt.UTC), counts=counts, cpu=cpu))
+        self.history.marks.append(Mark(at=dt.datetime.now(dt.UTC), counts=counts, cpu=cpu))
         if time.monotonic() - self._told < TELL_SECONDS:
             return
         self._told = time.monotonic()
-        begun = self.marks[0].at
-        spent = ", ".join(f"{name} {seconds:.0f}" for name, seconds in cpu.items())
+        begun = self.history.marks[0].at
+        spent = ", ".join(f"{name} {of:.0f}" for name, of in cpu.items())
+        seconds = (self.history.marks[-1].at - begun).total_seconds()
         print(
-            f"{(self.marks[-1].at - begun).total_seconds():6.0f} s: {counts.parsed:,} parsed,"
+            f"{seconds:6.0f} s: {counts.parsed:,} parsed,"
             f" {counts.raw:,} raw, {counts.joined:,} joined; CPU-s: {spent}",
             flush=True,
         )
@@ -191,23 +173,25 @@ class Story:
 
     def tell_all(self) -> None:
         """The scenario."""
-        wanted = len(self.dates) * len(self.config.sources)
-        self.until(lambda: any(s.name == "daily" for s in self.instance.all_instigator_state()))
+        wanted = len(self.dates) * len(self.history.config.sources)
+        self.until(
+            lambda: any(s.name == "daily" for s in self.history.instance.all_instigator_state())
+        )
         self._turn_daily(on=False)
         chain = [
             list(key.path)
-            for source in self.config.sources
+            for source in self.history.config.sources
             for key in (parsed_key(source), *table_keys(source))
         ]
-        self.marks.clear()
+        self.history.marks.clear()
         self._told = 0.0
         self.tell()
-        self.backfill = self.client.backfill(chain, self.dates)
-        self.until(lambda: self.marks[-1].counts.raw >= wanted / 3)
+        self.history.backfill = self.client.backfill(chain, self.dates)
+        self.until(lambda: self.history.marks[-1].counts.raw >= wanted / 3)
         self.first_day()
-        self.until(lambda: self.marks[-1].counts.raw >= wanted * 2 / 3)
+        self.until(lambda: self.history.marks[-1].counts.raw >= wanted * 2 / 3)
         self.restart()
-        self.until(lambda: self.client.backfill_status(self.backfill) != "REQUESTED")
+        self.until(lambda: self.client.backfill_status(self.history.backfill) != "REQUESTED")
         quiet = time.monotonic()
 
         def is_quiet() -> bool:
@@ -221,7 +205,7 @@ class Story:
     def first_day(self) -> None:
         """The webserver evaluates the schedule for the day before yesterday, and launches it."""
         date = newest_due(dt.datetime.now(dt.UTC)) - ONE_DAY
-        self.asked[date] = dt.datetime.now(dt.UTC)
+        self.history.asked[date] = dt.datetime.now(dt.UTC)
         DagsterUI(self.settings.dagster_url).test_tick("daily", due_at(date))
 
     def restart(self) -> None:
@@ -246,135 +230,21 @@ class Story:
             part.start()
             assert part.process is not None
             self.costs.follow(part.name, part.process.pid)
-        self.logs.append(parts[0].log)
+        self.history.logs.append(parts[0].log)
 
     def _turn_daily(self, *, on: bool) -> None:
         """Off: no tick comes by itself. On: the last one before now is due."""
-        [state] = [s for s in self.instance.all_instigator_state() if s.name == "daily"]
+        [state] = [s for s in self.history.instance.all_instigator_state() if s.name == "daily"]
         data = state.instigator_data
         assert isinstance(data, ScheduleInstigatorData)
         if on:
             then = due_at(newest_due(dt.datetime.now(dt.UTC))).timestamp() - 1
             data = data._replace(start_timestamp=then, last_iteration_timestamp=then)
         status = InstigatorStatus.RUNNING if on else InstigatorStatus.STOPPED
-        self.instance.update_instigator_state(state.with_data(data).with_status(status))
-
-
-# -- the floor
-
-
-def floor(settings: StackSettings, config: GardenerConfig) -> dict[str, float]:
-    """CPU-seconds of a fresh process for one date's raw tables, and for its joined ones.
-
-    Measured as the work itself is, with all cores busy: as many of them at once as there are cores.
-    One alone, which is printed, too, takes less, where two cores are two threads of one.
-    """
-    home = settings.home / "floor"
-    home.mkdir()
-    url = f"sqlite:///{home / 'gardener.db'}"
-    cores = os.cpu_count() or 1
-    dates = [FLOOR_DATE + n * ONE_DAY for n in range(cores)]
-    with contextlib.closing(JobStore.open(url, lease=ONE_DAY, max_attempts=1)) as store:
-        parse_all(store, config, dates)
-    environment = settings.environment | {"GARDENER_DATABASE_URL": url, "DAGSTER_HOME": str(home)}
-    found = {}
-    for tables in ("raw", "joined"):
-        alone, found[tables] = (
-            statistics.median(floor_of(some, tables, environment) for _ in range(3))
-            for some in (dates[:1], dates)
-        )
-        print(
-            f"floor, {tables}: {alone:.2f} CPU-s alone, {found[tables]:.2f} with all cores busy",
-            flush=True,
-        )
-    return found
-
-
-def floor_of(dates: Sequence[dt.date], tables: str, environment: Mapping[str, str]) -> float:
-    """CPU-seconds of a process for one date, as many at once."""
-    before = os.times()
-    program = [sys.executable, str(ROOT / "tests/support/floor.py")]
-    running = [
-        subprocess.Popen([*program, f"{date}", tables], env=environment, stderr=subprocess.PIPE)
-        for date in dates
-    ]
-    for process in running:
-        _, said = process.communicate(timeout=300)
-        if process.returncode:
-            sys.exit(f"the floor failed:\n{said.decode()[-3000:]}")
-    after = os.times()
-    user = after.children_user - before.children_user
-    return (user + after.children_system - before.children_system) / len(dates)
-
-
-def parse_all(store: JobStore, config: GardenerConfig, dates: Sequence[dt.date]) -> None:
-    """Jobs of all sources on these dates are asked for, handed out and parsed."""
-    now = dt.datetime.now(dt.UTC)
-    asks = [
-        Ask(
-            key=job_key(source, date), requester="floor", run_id="floor", backfill_id=None,
-            covers_tables=False, priority=Priority.BACKFILL, daily=False, filter=source.filter,
-            tmp=source.target_datasets.tmp, raw=source.target_datasets.raw,
-            join=source.target_datasets.join or "", rank=rank, archives=1,
-        )
-        for date in dates
-        for rank, source in enumerate(config.sources)
-    ]  # fmt: skip
-    store.enqueue(asks, now=now)
-    for job in store.lease(len(asks), parser="floor", now=now):
-        said = (JobState.PARSING, JobState.POST_PROCESSING)
-        store.apply([Update(job.id, state, "") for state in said], now=now)
+        self.history.instance.update_instigator_state(state.with_data(data).with_status(status))
 
 
 # -- what is shown
-
-
-def report(story: Story, floors: Mapping[str, float]) -> None:
-    """All tables."""
-    thirds = by_work(story.marks)
-    show_cost(story, thirds, floors)
-    show_memory(story.costs.all())
-    show_ticks(story)
-    with story.engine.begin() as connection:
-        found = list(lives(connection))
-    show_daily(story, found)
-    show_latency(found)
-    show_runs(story)
-
-
-def by_work(marks: Sequence[Mark]) -> list[tuple[Mark, Mark]]:
-    """The first, second and last third of the work, by partitions in raw."""
-    last = marks[-1].counts.raw
-    cuts = [next(m for m in marks if m.counts.raw >= last * n / 3) for n in (0, 1, 2)]
-    return list(zip(cuts, [*cuts[1:], marks[-1]], strict=True))
-
-
-def show_cost(
-    story: Story, thirds: Sequence[tuple[Mark, Mark]], floors: Mapping[str, float]
-) -> None:
-    """Partitions an hour and CPU-seconds a partition: in all, and for each third of the work."""
-    show(["work", "raw", "joined", "minutes", "raw/hour", *OURS, "all", "of floor"])
-    whole = (story.marks[0], story.marks[-1])
-    sources = story.config.sources
-    joined = sum(source.joined_table is not None for source in sources)
-    of_raw, of_join = floors["raw"] / len(sources), floors["joined"] / max(1, joined)
-    for name, (begin, end) in zip(
-        ["first third", "second", "last", "whole"], [*thirds, whole], strict=True
-    ):
-        hours = (end.at - begin.at).total_seconds() / 3600
-        raw = end.counts.raw - begin.counts.raw
-        joins = end.counts.joined - begin.counts.joined
-        each = [(end.cpu[part] - begin.cpu[part]) / raw for part in OURS]
-        least = (raw * of_raw + joins * of_join) / raw
-        show(
-            [name, f"{raw:,}", f"{joins:,}", f"{hours * 60:.1f}", f"{raw / hours:,.0f}"]
-            + [f"{seconds:.3f}" for seconds in each]
-            + [f"{sum(each):.3f}", f"{sum(each) / least:.2f}"]
-        )
-    print(
-        f"CPU-seconds a partition; the floor is {of_raw:.3f} for raw ({len(sources)} in one"
-        f" process) and {of_join:.3f} for a join ({joined} in one process)\n"
-    )
 
 
 def show_pages(home: Path) -> None:
@@ -397,85 +267,6 @@ def show_pages(home: Path) -> None:
         ):
             cells = (times[0], statistics.median(times), max(times))
             show([name, *(f"{seconds:.2f}" for seconds in cells)])
-
-
-def show_memory(costs: Mapping[str, Cost]) -> None:
-    """The most that each process had."""
-    show(["process", "peak MB", "at once"])
-    for name, cost in costs.items():
-        show([name, f"{cost.peak:.0f}", "1"])
-    runs = costs["code server"]
-    show(["largest run", f"{runs.child_peak:.0f}", str(runs.children_at_once)])
-    print()
-
-
-def show_ticks(story: Story) -> None:
-    """How long ticks take, in each third of the time."""
-    begin, end = story.marks[0].at, story.marks[-1].at
-    ticks = {name: found for name, found in sensor_ticks(story.instance).items() if len(found) > 2}
-    ticks["backfill daemon"] = backfill_ticks(story.logs)
-    show(["ticks, s: mean/max", "count", "start", "middle", "end"])
-    for name, found in sorted(ticks.items()):
-        parts: list[list[float]] = [[], [], []]
-        for at, seconds in found:
-            if begin <= at <= end:
-                parts[min(2, int(3 * ((at - begin) / (end - begin))))].append(seconds)
-        cells = [f"{statistics.mean(p):.2f}/{max(p):.1f}" if p else "-" for p in parts]
-        show([name, str(len(found)), *cells])
-    print()
-
-
-def show_daily(story: Story, found: Sequence[Life]) -> None:
-    """From the schedule's tick to the parser."""
-    for time_, daemon, said in logged(story.logs):
-        if daemon == "SchedulerDaemon" and "Evaluating schedule `daily`" in said:
-            story.asked[newest_due(time_)] = time_
-    show(["daily jobs", "jobs", "first, s", "last, s"])
-    for date, asked in sorted(story.asked.items()):
-        waits = sorted(
-            (life.handed_out - asked).total_seconds()
-            for life in found
-            if life.daily and life.date == date and life.handed_out
-        )
-        if waits:
-            show([f"{date}", str(len(waits)), f"{waits[0]:.1f}", f"{waits[-1]:.1f}"])
-    print("from the evaluation of the schedule to being handed out\n")
-
-
-def show_latency(found: Sequence[Life]) -> None:
-    """From a parser's postProcessing to the tables."""
-    show(["postProcessing to", "jobs", "p50, s", "p95, s"])
-    for name, daily in (("daily", True), ("backfill", False)):
-        of = [life for life in found if life.daily is daily]
-        for table in ("raw", "joined"):
-            ends = [(getattr(life, table), life.parsed) for life in of]
-            waits = sorted((end - parsed).total_seconds() for end, parsed in ends if end)
-            if waits:
-                p50, p95 = (waits[min(len(waits) - 1, int(len(waits) * p))] for p in (0.5, 0.95))
-                show([f"{table}, {name}", f"{len(waits):,}", f"{p50:.1f}", f"{p95:.1f}"])
-    print()
-
-
-def show_runs(story: Story) -> None:
-    """How many runs it took, and how they ended."""
-    runs = [record.dagster_run for record in story.instance.get_run_records()]
-    kinds: dict[tuple[str, str], int] = {}
-    for run in runs:
-        by = "backfill" if "dagster/backfill" in run.tags else ""
-        by = by or run.tags.get("dagster/sensor_name") or run.tags.get("gardener/priority", "other")
-        kind = (f"{by}, {'parse' if 'gardener/parse' in run.tags else 'tables'}", run.status.value)
-        kinds[kind] = kinds.get(kind, 0) + 1
-    show(["runs", "status", "count"])
-    for (name, status), number in sorted(kinds.items()):
-        show([name, status, f"{number:,}"])
-    if story.backfill:
-        backfill = story.instance.get_backfill(story.backfill)
-        print(f"backfill: {backfill.status.value if backfill else 'gone'}\n")
-
-
-def show(cells: Sequence[str]) -> None:
-    """A row of a table."""
-    print(f"{cells[0]:<22}" + "".join(f"{cell:>12}" for cell in cells[1:]), flush=True)
 
 
 def describe() -> str:
@@ -531,15 +322,17 @@ def main() -> None:
         settings = settings_of(home.resolve())
         config = load_config(settings.config)
         processes, costs = stack.enter_context(started(settings))
-        floors = floor(settings, config)
+        floors = floor(settings, config, FLOOR_DATE)
         story = Story(
             settings=settings,
-            config=config,
             dates=[FIRST + n * ONE_DAY for n in range(options.days)],
             processes=processes,
             costs=costs,
-            instance=stack.enter_context(DagsterInstance.get()),
-            engine=open_engine(settings.database_url),
+            history=History(
+                config=config,
+                instance=stack.enter_context(DagsterInstance.get()),
+                engine=open_engine(settings.database_url),
+            ),
             give_up=time.monotonic() + options.minutes * 60,
         )
         try:
@@ -550,7 +343,7 @@ def main() -> None:
             print("\nnot finished: interrupted", flush=True)
         finally:  # whatever there is
             print()
-            report(story, floors)
+            report(story.history, floors, costs.all())
 
 
 if __name__ == "__main__":

@@ -64,4 +64,5 @@ def load_times(
 def _until_there(page: Page, place: str, text: str) -> None:
     there = page.locator(place).get_by_text(re.compile(text)).filter(visible=True).first
     expect(there).to_be_visible(timeout=SECONDS * 1000)
-    expect(page.locator(BUSY).filter(visible=True)).to_have_count(0, timeout=SECONDS * 1000)
+    for busy in (page.locator(BUSY), page.get_by_text("fetching statuses")):
+        expect(busy.filter(visible=True)).to_have_count(0, timeout=SECONDS * 1000)

@@ -1,0 +1,168 @@
+"""The tables that a simulated history ends with. What they show is fetched in ``history_facts``."""
+
+import datetime as dt
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from costs import Cost
+from dagster import DagsterInstance
+from history_facts import Counts, Life, backfill_ticks, lives, logged, sensor_ticks
+from sqlalchemy import Engine
+
+from gardener_api.config import GardenerConfig
+from gardener_dagster.daily import newest_due
+
+OURS = ("daemon", "code server", "runs", "sidecar", "webserver")
+
+
+@dataclass
+class Mark:
+    """How far it was at a time, and what it had cost."""
+
+    at: dt.datetime
+    counts: Counts
+    cpu: Mapping[str, float]
+
+
+@dataclass(kw_only=True)
+class History:
+    """What there is to tell of."""
+
+    config: GardenerConfig
+    instance: DagsterInstance
+    engine: Engine
+    marks: list[Mark] = field(default_factory=list)
+    asked: dict[dt.date, dt.datetime] = field(default_factory=dict)  # of the daily work
+    logs: list[Path] = field(default_factory=list)  # of the daemon
+    backfill: str = ""
+
+
+def report(history: History, floors: Mapping[str, float], costs: Mapping[str, Cost]) -> None:
+    """All tables."""
+    thirds = by_work(history.marks)
+    show_cost(history, thirds, floors)
+    show_memory(costs)
+    show_ticks(history)
+    with history.engine.begin() as connection:
+        found = list(lives(connection))
+    show_daily(history, found)
+    show_latency(found)
+    show_runs(history)
+
+
+def by_work(marks: Sequence[Mark]) -> list[tuple[Mark, Mark]]:
+    """The first, second and last third of the work, by partitions in raw."""
+    last = marks[-1].counts.raw
+    cuts = [next(m for m in marks if m.counts.raw >= last * n / 3) for n in (0, 1, 2)]
+    return list(zip(cuts, [*cuts[1:], marks[-1]], strict=True))
+
+
+def show_cost(
+    history: History, thirds: Sequence[tuple[Mark, Mark]], floors: Mapping[str, float]
+) -> None:
+    """Partitions an hour and CPU-seconds a partition: in all, and for each third of the work."""
+    show(["work", "raw", "joined", "minutes", "raw/hour", *OURS, "all", "of floor"])
+    whole = (history.marks[0], history.marks[-1])
+    sources = history.config.sources
+    joined = sum(source.joined_table is not None for source in sources)
+    of_raw, of_join = floors["raw"] / len(sources), floors["joined"] / max(1, joined)
+    for name, (begin, end) in zip(
+        ["first third", "second", "last", "whole"], [*thirds, whole], strict=True
+    ):
+        hours = (end.at - begin.at).total_seconds() / 3600
+        raw = end.counts.raw - begin.counts.raw
+        joins = end.counts.joined - begin.counts.joined
+        each = [(end.cpu[part] - begin.cpu[part]) / raw for part in OURS]
+        least = (raw * of_raw + joins * of_join) / raw
+        show(
+            [name, f"{raw:,}", f"{joins:,}", f"{hours * 60:.1f}", f"{raw / hours:,.0f}"]
+            + [f"{seconds:.3f}" for seconds in each]
+            + [f"{sum(each):.3f}", f"{sum(each) / least:.2f}"]
+        )
+    print(
+        f"CPU-seconds a partition; the floor is {of_raw:.3f} for raw ({len(sources)} in one"
+        f" process) and {of_join:.3f} for a join ({joined} in one process)\n"
+    )
+
+
+def show_memory(costs: Mapping[str, Cost]) -> None:
+    """The most that each process had."""
+    show(["process", "peak MB", "at once"])
+    for name, cost in costs.items():
+        show([name, f"{cost.peak:.0f}", "1"])
+    runs = costs["code server"]
+    show(["largest run", f"{runs.child_peak:.0f}", str(runs.children_at_once)])
+    print()
+
+
+def show_ticks(history: History) -> None:
+    """How long ticks take, in each third of the time."""
+    begin, end = history.marks[0].at, history.marks[-1].at
+    ticks = {
+        name: found for name, found in sensor_ticks(history.instance).items() if len(found) > 2
+    }
+    ticks["backfill daemon"] = backfill_ticks(history.logs)
+    show(["ticks, s: mean/max", "count", "start", "middle", "end"])
+    for name, found in sorted(ticks.items()):
+        parts: list[list[float]] = [[], [], []]
+        for at, seconds in found:
+            if begin <= at <= end:
+                parts[min(2, int(3 * ((at - begin) / (end - begin))))].append(seconds)
+        cells = [f"{statistics.mean(p):.2f}/{max(p):.1f}" if p else "-" for p in parts]
+        show([name, str(len(found)), *cells])
+    print()
+
+
+def show_daily(history: History, found: Sequence[Life]) -> None:
+    """From the schedule's tick to the parser."""
+    for time_, daemon, said in logged(history.logs):
+        if daemon == "SchedulerDaemon" and "Evaluating schedule `daily`" in said:
+            history.asked[newest_due(time_)] = time_
+    show(["daily jobs", "jobs", "first, s", "last, s"])
+    for date, asked in sorted(history.asked.items()):
+        waits = sorted(
+            (life.handed_out - asked).total_seconds()
+            for life in found
+            if life.daily and life.date == date and life.handed_out
+        )
+        if waits:
+            show([f"{date}", str(len(waits)), f"{waits[0]:.1f}", f"{waits[-1]:.1f}"])
+    print("from the evaluation of the schedule to being handed out\n")
+
+
+def show_latency(found: Sequence[Life]) -> None:
+    """From a parser's postProcessing to the tables."""
+    show(["postProcessing to", "jobs", "p50, s", "p95, s"])
+    for name, daily in (("daily", True), ("backfill", False)):
+        of = [life for life in found if life.daily is daily]
+        for table in ("raw", "joined"):
+            ends = [(getattr(life, table), life.parsed) for life in of]
+            waits = sorted((end - parsed).total_seconds() for end, parsed in ends if end)
+            if waits:
+                p50, p95 = (waits[min(len(waits) - 1, int(len(waits) * p))] for p in (0.5, 0.95))
+                show([f"{table}, {name}", f"{len(waits):,}", f"{p50:.1f}", f"{p95:.1f}"])
+    print()
+
+
+def show_runs(history: History) -> None:
+    """How many runs it took, and how they ended."""
+    runs = [record.dagster_run for record in history.instance.get_run_records()]
+    kinds: dict[tuple[str, str], int] = {}
+    for run in runs:
+        by = "backfill" if "dagster/backfill" in run.tags else ""
+        by = by or run.tags.get("dagster/sensor_name") or run.tags.get("gardener/priority", "other")
+        kind = (f"{by}, {'parse' if 'gardener/parse' in run.tags else 'tables'}", run.status.value)
+        kinds[kind] = kinds.get(kind, 0) + 1
+    show(["runs", "status", "count"])
+    for (name, status), number in sorted(kinds.items()):
+        show([name, status, f"{number:,}"])
+    if history.backfill:
+        backfill = history.instance.get_backfill(history.backfill)
+        print(f"backfill: {backfill.status.value if backfill else 'gone'}\n")
+
+
+def show(cells: Sequence[str]) -> None:
+    """A row of a table."""
+    print(f"{cells[0]:<22}" + "".join(f"{cell:>12}" for cell in cells[1:]), flush=True)

@@ -13,7 +13,7 @@ def make_key(date: dt.date, datatype: str = "ndt7") -> JobKey:
 
 def make_ask(date: dt.date, **changed: Any) -> Ask:
     """An ask for ndt7 on a date; ``changed`` as in ``ask_for``."""
-    return ask_for(make_key(date), **changed)
+    return ask_for(**{"key": make_key(date)} | changed)
 
 
 def ask_for(key: JobKey, **changed: Any) -> Ask:

@@ -105,23 +105,12 @@ class GroupCommit:
             raise UnavailableError(f"more than {MAX_WAITING} calls wait for the store")
         self._waiting += 1
         future: asyncio.Future[Answer] = self._loop.create_future()
+        # Calls that came at once are handed over at once. One by one, the first would wake the
+        # thread, and the two would take Python's lock from each other for the rest of them.
         if not self._gathered:
-            self._loop.call_soon(self._gather, 0)
+            self._loop.call_soon(self._hand_over)
         self._gathered.append((call, future))
         return future
-
-    def _gather(self, before: int) -> None:
-        """Hands the calls over, once a turn of the event loop has brought no more of them.
-
-        Handed over one by one, the first would wake the thread, and the two would take Python's
-        lock from each other for the rest: a call then costs a third more, and the slowest of a
-        hundred takes twice as long, for it has just missed the transaction of the others.
-        """
-        assert self._loop is not None  # noqa: S101 - `start` set it
-        if before < len(self._gathered) < MAX_BATCH:
-            self._loop.call_soon(self._gather, len(self._gathered))
-        else:
-            self._hand_over()
 
     def _hand_over(self) -> None:
         for waiting in self._gathered:

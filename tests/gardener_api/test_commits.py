@@ -1,7 +1,6 @@
 import asyncio
 import datetime as dt
 import threading
-import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
@@ -75,38 +74,6 @@ def test_what_comes_during_a_commit_is_the_next_batch(held: HeldStore, now: dt.d
         held.go.release()
         assert await asyncio.gather(*others) == [Gone(str(i)) for i in range(10)]
         assert [len(batch) for batch in held.batches] == [1, 10]
-
-    during(held, now, work)
-
-
-def test_what_comes_turn_by_turn_is_one_batch(held: HeldStore, now: dt.datetime) -> None:
-    async def work(commits: GroupCommit) -> None:
-        calls = []
-        for turn in range(5):
-            calls.append(commits.submit(Heartbeat(f"turn {turn}")))
-            await asyncio.sleep(0)
-            time.sleep(0.01)  # a turn as long as the thread needs to wake up
-        held.go.release()
-        await asyncio.gather(*calls)
-        assert [len(batch) for batch in held.batches] == [5]
-
-    during(held, now, work)
-
-
-def test_calls_without_end_are_not_gathered_for_ever(
-    held: HeldStore, now: dt.datetime, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(commits_module, "MAX_BATCH", 4)
-
-    async def work(commits: GroupCommit) -> None:
-        held.go.release(100)
-        first = commits.submit(Heartbeat("first"))
-        turns = 0
-        while not first.done():
-            commits.submit(Heartbeat(f"turn {turns}"))
-            turns += 1
-            await asyncio.sleep(0)
-        assert len(held.batches[0]) == 4
 
     during(held, now, work)
 

@@ -25,8 +25,8 @@ def configure(*, as_json: bool, stream: TextIO | None = None) -> None:
     """
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(JsonFormatter() if as_json else TextFormatter())
-    # No formatter shows these, and they are a fifth of what a line costs: the three that Python's
-    # "Logging HOWTO" names under "Optimization".
+    # No formatter shows these, and finding them out costs: see "Optimization" in Python's "Logging
+    # HOWTO".
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging._srcfile = None
     root = logging.getLogger()

@@ -190,7 +190,7 @@ class TableLog:
         ).subquery()
         day_before = read.c.day_before
         r, a, b, j = (schema.partitions.alias(name) for name in ("r", "a", "b", "j"))
-        versions = [func.coalesce(table.c.version, 0) for table in (r, a, b, j)]
+        *versions, replaces = (func.coalesce(table.c.version, 0) for table in (r, a, b, j))
         made = [j.c.input_raw, j.c.input_annotations, j.c.input_before]
         tried = [j.c.attempted_raw, j.c.attempted_annotations, j.c.attempted_before]
         source = (
@@ -199,10 +199,10 @@ class TableLog:
             .outerjoin(b, and_(b.c.table == annotations, b.c.date == day_before))
             .outerjoin(j, and_(j.c.table == joined, j.c.day_before == day_before))
         )
-        query = select(day_before, *versions).select_from(source).order_by(day_before)
+        query = select(day_before, *versions, replaces).select_from(source).order_by(day_before)
         query = query.where(or_(versions[0] > 0, day_before < newest))
         for known in (made, tried):
-            pairs = zip(versions, known, strict=False)
+            pairs = zip(versions, known, strict=True)
             query = query.where(or_(*(now.is_distinct_from(then) for now, then in pairs)))
         with self._engine.begin() as connection:
             return [

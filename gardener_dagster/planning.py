@@ -6,7 +6,7 @@ that was missed; run keys see to it that nothing is started twice.
 """
 
 import datetime as dt
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
@@ -86,15 +86,14 @@ def tables_due(
     config: GardenerConfig,
     parsed: Iterable[Parsed],
     *,
-    unfinished_backfills: AbstractSet[str],
     joins_ready: AbstractSet[JobKey],
 ) -> list[TablesRun]:
     """The table runs to start.
 
     Args:
         config: Jobs of sources it does not have any more are left alone.
-        parsed: The jobs whose parse is done and whose tables nobody began.
-        unfinished_backfills: A job that one of these asked for together with its tables is theirs.
+        parsed: The jobs whose parse is done and whose tables nobody began, but for those whose
+            tables an unfinished backfill is going to make.
         joins_ready: Jobs whose annotations are there and not about to change.
     """
     sources = {source.name: source for source in config.sources}
@@ -106,10 +105,6 @@ def tables_due(
         )
         for item in parsed
         if item.job.key.source in sources
-        and not any(
-            request.covers_tables and request.backfill_id in unfinished_backfills
-            for request in item.requests
-        )
     ]
 
 
@@ -181,16 +176,15 @@ def joins_to_start(
     due: Sequence[DueJoin],
     *,
     open_jobs: Mapping[JobKey, Job],
-    covered: Collection[dt.date],
 ) -> list[JoinRun]:
     """The joins to start of one source.
 
     Args:
         config: Where the annotations are found.
         source: A source with a joined table.
-        due: Its dates whose inputs are newer than their join.
+        due: Its dates whose inputs are newer than their join, but for those whose joined partition
+            an unfinished backfill is going to make.
         open_jobs: Open jobs by key: what is still on its way is waited for.
-        covered: Dates whose joined partition is the target of an unfinished backfill.
     """
     annotations = config.annotations_of(source)
     if annotations is None:
@@ -198,8 +192,7 @@ def joins_to_start(
     return [
         JoinRun(source=source, due=item)
         for item in due
-        if item.date not in covered
-        and not _on_its_way(open_jobs.get(job_key(source, item.date)))
+        if not _on_its_way(open_jobs.get(job_key(source, item.date)))
         and not _on_its_way(open_jobs.get(job_key(annotations, item.date)))
     ]
 

@@ -68,7 +68,6 @@ def _parsed_jobs(config: GardenerConfig, interval: int) -> dg.SensorDefinition:
         due = planning.tables_due(
             config,
             parsed,
-            unfinished_backfills=unfinished,
             joins_ready=_joins_ready(config, job_store, [item.job.key for item in parsed]),
         )
         unannounced = job_store.unannounced()
@@ -145,7 +144,6 @@ def joins_of(
         source,
         due,
         open_jobs=store.open_keys(keys),
-        covered=theirs,
     )
 
 

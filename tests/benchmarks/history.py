@@ -38,8 +38,8 @@ from pathlib import Path
 
 import yaml
 from costs import Costs
-from dagster import DagsterInstance
 from dagster._core.scheduler.instigation import InstigatorStatus, ScheduleInstigatorData
+from dagster_instance import instance_at
 from dagster_pages import load_times
 from dagster_ui import DagsterUI
 from floors import floor
@@ -71,7 +71,6 @@ def settings_of(home: Path) -> StackSettings:
     """The stack in a folder, on ports that are free now."""
     names = ["dagster", "jobs", "status", "metrics", "bigquery", "code"]
     ports = choose_ports(dict.fromkeys(names, 0))
-    os.environ["DAGSTER_HOME"] = str(home / "dagster")  # for the instance that is looked at
     return StackSettings(
         home=home,
         config=home / "gardener.yml",
@@ -206,7 +205,7 @@ class Story:
         """The webserver evaluates the schedule for the day before yesterday, and launches it."""
         date = newest_due(dt.datetime.now(dt.UTC)) - ONE_DAY
         self.history.asked[date] = dt.datetime.now(dt.UTC)
-        DagsterUI(self.settings.dagster_url).test_tick("daily", due_at(date))
+        DagsterUI(url=self.settings.dagster_url).test_tick("daily", due_at(date))
 
     def restart(self) -> None:
         """Daemon and code server end and begin again; by then the schedule's tick is due."""
@@ -252,7 +251,7 @@ def show_pages(home: Path) -> None:
     settings = settings_of(home)
     config = load_config(settings.config)
     source = next(s for s in config.sources if s.joined_table)
-    with build_stack(settings) as processes, DagsterInstance.get() as instance:
+    with build_stack(settings) as processes, instance_at(home / "dagster") as instance:
         # No daemon: a backfill that was not finished would go on.
         start_in_order(processes, "code server", "webserver")
         backfill = instance.get_backfills()[-1].backfill_id  # the first of all is the last here
@@ -330,7 +329,7 @@ def main() -> None:
             costs=costs,
             history=History(
                 config=config,
-                instance=stack.enter_context(DagsterInstance.get()),
+                instance=stack.enter_context(instance_at(settings.home / "dagster")),
                 engine=open_engine(settings.database_url),
             ),
             give_up=time.monotonic() + options.minutes * 60,

@@ -19,7 +19,8 @@ from pathlib import Path
 
 import requests
 from stage import GOOD, ONE_DAY, Stage, day, staged
-from witness import answer, until
+from waiting import until
+from witness import answer
 
 from gardener_api.jobs import Job, JobState
 from gardener_dagster.local.clients import storage_client
@@ -155,7 +156,7 @@ def unlisted_archives(stage: Stage) -> Iterator[Row]:
         client.bucket("archive-of-nobody").delete()
     date = day(21)
     row = Row(kind="archives cannot be listed", how="a source's bucket is not there")
-    run_id = stage.runs.launch([("parsed", "ndt", "hopannotation2")], date, date)
+    run_id = stage.ui.launch([("parsed", "ndt", "hopannotation2")], date, date)
     row.alert += stage.witness.told(str(date))
     row.status += stage.witness.overview("no-bucket", about="hopannotation2")
     look_at_run(stage, row, run_id)

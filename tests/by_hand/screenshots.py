@@ -13,7 +13,7 @@ from pathlib import Path
 
 from playwright.sync_api import Page, ViewportSize
 from stage import PARSED, ROOT, Stage, day, staged
-from witness import until
+from waiting import until
 
 from gardener_api.jobs import JobState
 
@@ -95,11 +95,11 @@ def take_pictures(stage: Stage, camera: Camera) -> None:
     """One after the other."""
     stage.samples(PARSING)
     stage.parse_spoiled(FAILED, cut_off)
-    stage.runs.launch([("parsed", "ndt", "hopannotation2")], GOOD[0], GOOD[-1])
+    stage.ui.launch([("parsed", "ndt", "hopannotation2")], GOOD[0], GOOD[-1])
     until(lambda: all(stage.ended(date, "hopannotation2") for date in GOOD), "no end")
     stage.stop_worker()
     with stage.held_parser("/o/ndt%2Fndt7"):
-        stage.runs.launch(PARSED, PARSING, PARSING)
+        stage.ui.launch(PARSED, PARSING, PARSING)
         until(
             lambda: (job := stage.job(PARSING)) and job.state is JobState.PARSING,
             "no parser has the job",

@@ -18,6 +18,7 @@ import yaml
 from asks import ask_for
 from prometheus import program
 from sidecar_process import SidecarProcess
+from waiting import until
 
 from gardener_api.calls import Update
 from gardener_api.jobs import JobKey, JobState, Priority
@@ -25,6 +26,7 @@ from gardener_api.store import JobStore
 
 RULES = Path(__file__).parent.parent.parent / "alerts.yml"
 SCRAPED_EVERY = 0.5
+UNSEEN = "Prometheus did not see it"
 SAMPLES = 12
 """So many of a series make what ``increase`` extrapolates small."""
 BUCKET = "archive-mlab-oti"
@@ -152,13 +154,6 @@ def wait_until(done: Callable[[], bool], process: "subprocess.Popen[bytes]", log
         time.sleep(0.01)
 
 
-def until(done: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not done():
-        assert time.monotonic() < deadline, "Prometheus did not see it in time"
-        time.sleep(0.05)
-
-
 def run_job(store: JobStore, datatype: str, day: int, error: str = "") -> None:
     """Take a daily job through its life; with an error it fails in its tables."""
     now = dt.datetime.now(dt.UTC)
@@ -181,35 +176,35 @@ def test_the_alerts_are_right(
     completed = "sum(gardener_completed_total)"
     samples = 'count_over_time(gardener_jobs_total{status="starting"}[1h])'
 
-    until(lambda: prometheus.value(samples) is not None)
+    until(lambda: prometheus.value(samples) is not None, UNSEEN)
     assert prometheus.firing() == {"GardenerNoDailySuccess": ["annotation2", "ndt7"]}
 
-    until(lambda: (prometheus.value(samples) or 0) > SAMPLES)
+    until(lambda: (prometheus.value(samples) or 0) > SAMPLES, UNSEEN)
     for day in (1, 2, 3):
         run_job(store, "ndt7", day, error="No such field: x")
     run_job(store, "ndt7", 4)
-    until(lambda: prometheus.value(failed) == 3 and prometheus.value(completed) == 1)
+    until(lambda: prometheus.value(failed) == 3 and prometheus.value(completed) == 1, UNSEEN)
     assert prometheus.firing() == {"GardenerNoDailySuccess": ["annotation2"]}
 
     run_job(store, "annotation2", 4)
-    until(lambda: prometheus.value(completed) == 2)
+    until(lambda: prometheus.value(completed) == 2, UNSEEN)
     assert prometheus.firing() == {}, "three failures are none too many"
 
     run_job(store, "annotation2", 5, error="No such field: x")
-    until(lambda: prometheus.value(failed) == 4)
+    until(lambda: prometheus.value(failed) == 4, UNSEEN)
     assert prometheus.firing() == {}, "three of one, one of another"
 
     run_job(store, "ndt7", 5, error="No such field: x")
-    until(lambda: prometheus.value(failed) == 5)
+    until(lambda: prometheus.value(failed) == 5, UNSEEN)
     assert prometheus.firing() == {"GardenerJobsFail": ["ndt7"]}
 
     assert sidecar.end() == 0
-    until(lambda: prometheus.value("up") == 0)
+    until(lambda: prometheus.value("up") == 0, UNSEEN)
     assert set(prometheus.firing()) == {"GardenerMissing", "GardenerJobsFail"}
 
     sidecar.config = CONFIG.format(other="hopannotation2")
     sidecar.start()
-    until(lambda: prometheus.value("up") == 1)
+    until(lambda: prometheus.value("up") == 1, UNSEEN)
     assert prometheus.firing() == {
         "GardenerJobsFail": ["ndt7"],  # a restart has neither forgotten nor repeated them
         "GardenerDatatypeNotConfigured": ["annotation2"],

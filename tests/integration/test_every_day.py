@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -20,8 +19,10 @@ import pytest
 from asks import ask_for
 from dagster import DagsterRunStatus, RunsFilter
 from dagster._core.scheduler.instigation import ScheduleInstigatorData
+from dagster_instance import instance_at
 from dagster_ui import DagsterUI
 from stack_client import StackClient
+from waiting import until
 
 from gardener_api.calls import Error, Update
 from gardener_api.jobs import ENDED, Job, JobKey, JobState, Priority
@@ -31,7 +32,6 @@ from gardener_dagster.local.samples import make_samples
 from gardener_dagster.local.upload import upload_archives
 from gardener_dagster.planning import job_key
 
-SECONDS = 200.0
 pytestmark = pytest.mark.timeout(600)  # with the other tests' backfills, where these run alone
 ONE_DAY = dt.timedelta(days=1)
 NEWEST = newest_due(dt.datetime.now(dt.UTC))
@@ -62,13 +62,6 @@ class Story:
     runs_between: list[str] = field(default_factory=list)
 
 
-def until(condition: Callable[[], object], what: str, seconds: float = SECONDS) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.2)
-
-
 class Teller:
     """Does what happens."""
 
@@ -77,7 +70,7 @@ class Teller:
         self.folder, self.whole, self.queued, self.late = (
             folder / name for name in ("first", "whole", "queued", "late")
         )
-        self.ui = DagsterUI(stack.settings.dagster_url)
+        self.ui = DagsterUI(url=stack.settings.dagster_url)
         self.story = Story(instance=instance)
 
     def _upload(self, folder: Path, *dates: dt.date) -> None:
@@ -151,7 +144,7 @@ class Teller:
 
     def re_execute(self) -> None:
         self._upload(self.whole, DAMAGED)
-        run_id = self.ui.re_execute_from_failure(self.story.caught_up[0].run_id)
+        run_id = self.ui.re_execute(self.story.caught_up[0].run_id)
 
         def over() -> bool:
             self.story.re_executed = self.instance.get_run_by_id(run_id)
@@ -200,7 +193,7 @@ class Teller:
             worker.signal(signal.SIGCONT)
             until(lambda: self._parts_of_history() >= 3, "the pass does not begin again")
             self.ui.turn("historical_pass", on=False)
-            output, _ = reload.communicate(timeout=SECONDS)
+            output, _ = reload.communicate(timeout=200)
             self.story.reload = subprocess.CompletedProcess([], reload.returncode, output)
             self.story.reloaded_after = self._versions(RELOADED)
         until(
@@ -295,10 +288,7 @@ def story(
     stack: StackClient, backfills: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Story]:
     assert backfills["good"] == "COMPLETED_SUCCESS"
-    home = str(stack.settings.home / "dagster")
-    with pytest.MonkeyPatch.context() as patch, ExitStack() as cleanup:
-        patch.setenv("DAGSTER_HOME", home)
-        instance = cleanup.enter_context(dg.DagsterInstance.get())
+    with instance_at(stack.settings.home / "dagster") as instance:
         teller = Teller(stack, instance, tmp_path_factory.mktemp("days"))
         teller.ui.turn("late_archives", on=False)
         teller.miss_three_days()

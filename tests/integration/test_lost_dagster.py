@@ -5,15 +5,14 @@ Parsers that are lost are in ``test_lost_parsers``.
 
 import datetime as dt
 import signal
-import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from dagster_runs import Runs
+from dagster_ui import DagsterUI
 from stack_client import StackClient
+from waiting import until
 
 from gardener_api.client import JobsClient
 from gardener_api.jobs import Job, JobState
@@ -28,14 +27,6 @@ WANTED = [
     ("ndt7", BAD),
 ]  # fmt: skip
 NDT7, ANNOTATION2 = ("parsed", "ndt", "ndt7"), ("parsed", "ndt", "annotation2")
-SECONDS = 120.0
-
-
-def until(condition: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +51,7 @@ def lost(stack: StackClient, tmp_path_factory: pytest.TempPathFactory) -> Lost:
     for archive in (folder / f"ndt/ndt7/{BAD:%Y/%m/%d}").iterdir():
         archive.write_bytes(b"this is no archive")
     upload_archives(folder, stack.settings.storage_url, stack.config, dates)
-    runs = Runs(url=stack.settings.dagster_url)
+    runs = DagsterUI(url=stack.settings.dagster_url)
     with ExitStack() as cleanup:
         worker = stack.processes.part("worker")
         cleanup.callback(worker.signal, signal.SIGCONT)
@@ -133,8 +124,8 @@ def restart(stack: StackClient, name: str) -> None:
 
 
 @pytest.fixture
-def runs(stack: StackClient) -> Runs:
-    return Runs(url=stack.settings.dagster_url)
+def runs(stack: StackClient) -> DagsterUI:
+    return DagsterUI(url=stack.settings.dagster_url)
 
 
 def test_cancelling_a_run_withdraws_what_no_parser_holds(lost: Lost) -> None:
@@ -150,7 +141,7 @@ def test_what_a_parser_then_gives_up_is_not_handed_out_again(
 
 
 def test_a_run_that_was_killed_leaves_its_jobs_to_its_re_execution(
-    stack: StackClient, lost: Lost, runs: Runs
+    stack: StackClient, lost: Lost, runs: DagsterUI
 ) -> None:
     assert runs.status(lost.killed) == "FAILURE"
     assert runs.status(lost.resumed) == "SUCCESS"
@@ -162,7 +153,7 @@ def test_a_run_that_was_killed_leaves_its_jobs_to_its_re_execution(
 
 
 def test_a_run_that_was_killed_is_re_executed_when_all_is_done(
-    stack: StackClient, lost: Lost, runs: Runs
+    stack: StackClient, lost: Lost, runs: DagsterUI
 ) -> None:
     assert runs.status(lost.too_late) == "SUCCESS"
     found = job(stack, "annotation2", TOO_LATE)
@@ -182,7 +173,7 @@ def test_the_day_is_complete_and_each_row_is_there_once(stack: StackClient) -> N
 
 
 def test_the_last_attempts_message_is_in_dagsters_event_log(
-    stack: StackClient, lost: Lost, runs: Runs
+    stack: StackClient, lost: Lost, runs: DagsterUI
 ) -> None:
     assert job(stack, "ndt7", BAD).state is JobState.FAILED
     assert runs.status(lost.failed) == "FAILURE"

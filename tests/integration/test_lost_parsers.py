@@ -3,8 +3,7 @@
 import datetime as dt
 import signal
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 from asks import ask_for
 from gate import Gate, gate
 from stack_client import StackClient
+from waiting import until
 
 from gardener_api.jobs import LEASE_EXPIRED, Job, JobKey, JobState
 from gardener_dagster.local.processes import Part, Processes
@@ -21,14 +21,6 @@ from gardener_dagster.planning import job_key
 
 AFTER_NEXT, IN_THE_MIDDLE, COMES_BACK = (dt.date(2024, 6, day) for day in (1, 3, 5))
 DATES = (AFTER_NEXT, IN_THE_MIDDLE, COMES_BACK)
-SECONDS = 150.0
-
-
-def until(condition: Callable[[], object], what: str, seconds: float = SECONDS) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.1)
 
 
 def ask(stack: StackClient, source_name: str, date: dt.date) -> JobKey:

@@ -1,18 +1,46 @@
-"""What a person clicks in Dagster's UI, over the same GraphQL."""
+"""What a person does in Dagster's UI, over the same GraphQL."""
 
 import datetime as dt
+import os
+import re
+import signal
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import requests
 
-_REEXECUTE = """
-mutation Reexecute($params: ReexecutionParams!) {
+_LAUNCH = """
+mutation Launch($params: ExecutionParams!) {
+  launchRun(executionParams: $params) {
+    __typename
+    ... on LaunchRunSuccess { run { runId } }
+    ... on Error { message }
+  }
+}"""
+_RE_EXECUTE = """
+mutation ReExecute($params: ReexecutionParams!) {
   launchRunReexecution(reexecutionParams: $params) {
     __typename
     ... on LaunchRunSuccess { run { runId } }
-    ... on PythonError { message }
+    ... on Error { message }
+  }
+}"""
+_TERMINATE = """
+mutation Terminate($run: String!) { terminateRun(runId: $run) { __typename } }"""
+_RUN = """
+query Run($run: ID!) { runOrError(runId: $run) { ... on Run { status } } }"""
+_LOG = """
+query Log($run: ID!) {
+  logsForRun(runId: $run) {
+    ... on EventConnection {
+      events {
+        __typename
+        ... on MessageEvent { message }
+        ... on ExecutionStepFailureEvent { error { message } }
+      }
+    }
   }
 }"""
 _CANCEL = """
@@ -46,31 +74,58 @@ mutation Tick($schedule: ScheduleSelector!, $timestamp: Float!) {
     ... on PythonError { message }
   }
 }"""
-_LAUNCH = """
-mutation Launch($params: ExecutionParams!) {
-  launchRun(executionParams: $params) {
-    __typename
-    ... on LaunchRunSuccess { run { runId } }
-    ... on PythonError { message }
-  }
-}"""
 _REPOSITORY = {"repositoryName": "__repository__", "repositoryLocationName": "gardener"}
+_OFF_SECONDS = 60.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DagsterUI:
-    """The webserver's buttons."""
+    """The webserver's buttons and pages.
+
+    Attributes:
+        url: Of the webserver.
+    """
 
     url: str
 
-    def re_execute_from_failure(self, run_id: str) -> str:
-        """Returns the new run's id."""
-        params = {"parentRunId": run_id, "strategy": "FROM_FAILURE"}
-        answer = self._ask(_REEXECUTE, {"params": params})["launchRunReexecution"]
-        assert answer["__typename"] == "LaunchRunSuccess", answer
-        return str(answer["run"]["runId"])
+    # -- runs
+
+    def launch(self, assets: Sequence[Sequence[str]], first: dt.date, last: dt.date) -> str:
+        """Materialize the assets of these dates in one run; its ID."""
+        ends = {"start": first.isoformat(), "end": last.isoformat()}
+        tags = {f"dagster/asset_partition_range_{end}": day for end, day in ends.items()}
+        return self._launch(assets, tags)
+
+    def re_execute(self, run_id: str) -> str:
+        """*Re-execute from failure*; the ID of the new run."""
+        return self._started(_RE_EXECUTE, {"parentRunId": run_id, "strategy": "FROM_FAILURE"})
+
+    def terminate(self, run_id: str) -> None:
+        """*Terminate*."""
+        answer = self._ask(_TERMINATE, {"run": run_id})["terminateRun"]
+        assert answer["__typename"] == "TerminateRunSuccess"
+
+    def kill(self, run_id: str) -> None:
+        """End its process as an out-of-memory kill would."""
+        [pid] = re.findall(r"Started process for run \(pid: (\d+)\)", "\n".join(self.log(run_id)))
+        os.kill(int(pid), signal.SIGKILL)
+
+    def status(self, run_id: str) -> str:
+        """Dagster's word for it, like ``STARTED``."""
+        return str(self._ask(_RUN, {"run": run_id})["runOrError"]["status"])
+
+    def log(self, run_id: str) -> list[str]:
+        """The messages of its events."""
+        return [event.get("message", "") for event in self._events(run_id)]
+
+    def failures(self, run_id: str) -> list[str]:
+        """Why steps of it failed."""
+        return [event["error"]["message"] for event in self._events(run_id) if "error" in event]
+
+    # -- backfills, sensors, schedules
 
     def cancel_backfill(self, backfill_id: str) -> None:
+        """*Cancel*."""
         answer = self._ask(_CANCEL, {"id": backfill_id})["cancelPartitionBackfill"]
         assert answer["__typename"] == "CancelBackfillSuccess", answer
 
@@ -85,18 +140,13 @@ class DagsterUI:
             answer = self._ask(_START, {"sensor": selector})["startSensor"]
             assert answer["__typename"] == "Sensor", answer
             return
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + _OFF_SECONDS
         while (state := self._state(selector))["status"] == "RUNNING" or _ticks(state):
             assert time.monotonic() < deadline, state
             if state["status"] == "RUNNING":
                 answer = self._ask(_STOP, {"id": state["id"]})["stopSensor"]
                 assert answer["__typename"] == "StopSensorMutationResult", answer
             time.sleep(0.2)
-
-    def _state(self, selector: dict[str, str]) -> dict[str, Any]:
-        found = self._ask(_SENSOR, {"sensor": selector})["sensorOrError"]
-        state: dict[str, Any] = found["sensorState"]
-        return state
 
     def test_tick(self, schedule: str, at: dt.datetime) -> list[str]:
         """Evaluates a schedule as if it were that time, and launches the runs it asks for.
@@ -108,23 +158,44 @@ class DagsterUI:
         variables = {"schedule": selector, "timestamp": at.timestamp()}
         tick = self._ask(_TICK, variables)["scheduleDryRun"]["evaluationResult"]
         assert tick["error"] is None, tick
-        return [self._launch(request) for request in tick["runRequests"]]
+        return [
+            self._launch(
+                [asset["path"] for asset in request["assetSelection"]],
+                {tag["key"]: tag["value"] for tag in request["tags"]},
+            )
+            for request in tick["runRequests"]
+        ]
 
-    def _launch(self, request: dict[str, Any]) -> str:
-        chosen = {"jobName": "__ASSET_JOB", "assetSelection": request["assetSelection"]}
+    # -- how
+
+    def _launch(self, assets: Sequence[Sequence[str]], tags: Mapping[str, str]) -> str:
+        chosen = {"jobName": "__ASSET_JOB", "assetSelection": [{"path": list(p)} for p in assets]}
         params = {
             "selector": _REPOSITORY | chosen | {"assetCheckSelection": []},
-            "executionMetadata": {"tags": request["tags"]},
+            "executionMetadata": {"tags": [{"key": k, "value": v} for k, v in tags.items()]},
         }
-        answer = self._ask(_LAUNCH, {"params": params})["launchRun"]
+        return self._started(_LAUNCH, params)
+
+    def _started(self, mutation: str, params: dict[str, Any]) -> str:
+        [answer] = self._ask(mutation, {"params": params}).values()
         assert answer["__typename"] == "LaunchRunSuccess", answer
         return str(answer["run"]["runId"])
+
+    def _events(self, run_id: str) -> list[dict[str, Any]]:
+        events: list[dict[str, Any]] = self._ask(_LOG, {"run": run_id})["logsForRun"]["events"]
+        return events
+
+    def _state(self, selector: dict[str, str]) -> dict[str, Any]:
+        state: dict[str, Any] = self._ask(_SENSOR, {"sensor": selector})["sensorOrError"][
+            "sensorState"
+        ]
+        return state
 
     def _ask(self, query: str, variables: dict[str, Any]) -> dict[str, Any]:
         body = requests.post(
             f"{self.url}/graphql", json={"query": query, "variables": variables}, timeout=60
         ).json()
-        assert "errors" not in body, body
+        assert "errors" not in body, body["errors"]
         data: dict[str, Any] = body["data"]
         return data
 

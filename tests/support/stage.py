@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import dagster as dg
-from dagster_runs import Runs
+from dagster_instance import instance_at
+from dagster_ui import DagsterUI
 from gate import gate
 from playwright.sync_api import sync_playwright
 from postgres import Server, postgresql_server
-from witness import Witness, scraping, until, web_hook
+from waiting import until
+from witness import Witness, scraping, web_hook
 
 from gardener_api.client import JobsClient
 from gardener_api.config import GardenerConfig, load_config
@@ -91,8 +93,8 @@ class Stage:
     worker: Part
 
     @property
-    def runs(self) -> Runs:
-        return Runs(url=self.settings.dagster_url)
+    def ui(self) -> DagsterUI:
+        return DagsterUI(url=self.settings.dagster_url)
 
     def job(self, date: dt.date, datatype: str = "ndt7") -> Job | None:
         return self.store.latest(job_key(self.config.source(f"ndt/{datatype}"), date))
@@ -119,7 +121,7 @@ class Stage:
 
     def parse(self, date: dt.date) -> str:
         """Asks for both datatypes of a date; the ID of the run."""
-        return self.runs.launch(PARSED, date, date)
+        return self.ui.launch(PARSED, date, date)
 
     def start_worker(self) -> None:
         self.worker.process = None
@@ -235,13 +237,12 @@ def staged(
         processes.parts.append(worker)  # ends with the others
         witness = Witness(
             settings=settings,
-            instance=dg.DagsterInstance.from_config(str(home / "dagster")),
+            instance=cleanup.enter_context(instance_at(home / "dagster")),
             hook=hook,
             browser=browser,
             prometheus=prometheus,
             pictures=pictures,
         )
-        cleanup.callback(witness.instance.dispose)
         stage = Stage(
             settings=settings,
             config=config,
@@ -253,7 +254,7 @@ def staged(
         )
         stage.samples(*dates)
         stage.start_worker()
-        stage.runs.launch(PARSED, dates[0], dates[-1])
+        stage.ui.launch(PARSED, dates[0], dates[-1])
         until(lambda: all(stage.ended(date) for date in dates), "the good dates do not end", 600)
         bad = [stage.newest(d) for d in dates if stage.newest(d).state is not JobState.COMPLETE]
         if bad:

@@ -4,8 +4,7 @@ import contextlib
 import json
 import subprocess
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -19,20 +18,11 @@ from dagster._core.execution.plan.objects import StepFailureData
 from dagster._core.scheduler.instigation import TickStatus
 from playwright.sync_api import Browser, Error
 from prometheus import program
+from waiting import until
 
 from gardener_dagster.local.stack import StackSettings
 
 WIDTH = 1400
-SECONDS = 240.0
-
-
-def until(condition: Callable[[], object], what: str, seconds: float = SECONDS) -> None:
-    """Wait; end with what did not come true."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"{what}, after {seconds:.0f} s")
-        time.sleep(0.2)
 
 
 @dataclass
@@ -93,7 +83,7 @@ def scraping(settings: StackSettings, rules: Path, port: int) -> Iterator[str]:
         yield f"http://127.0.0.1:{port}"
     finally:
         process.terminate()
-        process.wait(SECONDS)
+        process.wait(60)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -176,6 +176,16 @@ def api(
         raise click.ClickException(str(error)) from error
 
 
+@main.command("code-server")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=4000, show_default=True, help="Port, as workspace.yaml names it.")
+def code_server(host: str, port: int) -> None:
+    """Run Dagster's code server, which starts runs in a fraction of the usual time."""
+    from gardener_dagster.code_server import serve
+
+    serve(host=host, port=port)
+
+
 @main.command()
 @click.option(
     "--api", "api_url", default="http://127.0.0.1:8080", show_default=True, help="The jobs API."

@@ -3,6 +3,7 @@
 ``build_defs`` takes everything as arguments, so that tests build Definitions of their own.
 """
 
+import functools
 import os
 from pathlib import Path
 
@@ -66,8 +67,11 @@ def build_defs(
 
 
 @dg.definitions
+@functools.cache
 def defs() -> dg.Definitions:
     """What Dagster loads, of the configuration and the services that the environment names.
+
+    They are made once a process, so that a run has those that the process it is forked from made.
 
     Raises:
         ConfigError: The configuration file has faults.

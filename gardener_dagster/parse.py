@@ -14,7 +14,8 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import dagster as dg
-from sqlalchemy.exc import OperationalError
+from dagster import DagsterExecutionInterruptedError, DagsterRunStatus
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from gardener_api.archive import ArchiveError, ArchiveListing, list_archives
 from gardener_api.config import GardenerConfig, Source
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 POLL_SECONDS = 1.0
 SILENCE = timedelta(minutes=30)
 """After so long without a date parsed, the run's log says where to look."""
+LOOK_SECONDS = 10.0
+"""Between two looks at whether the run is still wanted."""
 LISTINGS_AT_ONCE = 8
 FAILURES_NAMED = 10
 _ADVICE = ". What to do: "
@@ -82,6 +85,7 @@ def build_parse(
                 time.sleep(POLL_SECONDS)
                 yield from waiting.report()
                 waiting.tell_silence()
+                waiting.stop_if_over()
         waiting.raise_failures()
 
     return parse
@@ -158,6 +162,7 @@ class Waiting:
         self._failures: list[str] = []
         self._last_done = datetime.now(UTC)
         self._told = self._last_done
+        self._looked = time.monotonic()
         self.jobs: set[int] = set()
 
     def ask(
@@ -219,6 +224,27 @@ class Waiting:
                 " says whether parsers ask for jobs. If it does not answer, start the sidecar"
                 " (`gardener api`): parsers then go on by themselves, and so does this run"
             )
+
+    def stop_if_over(self) -> None:
+        """Looks now and then whether the run is being cancelled, or was ended without its process.
+
+        Dagster interrupts a cancelled run's process once. Where that is lost, with a daemon or a
+        code server that ends meanwhile, or a person forces the termination, it would wait on.
+
+        Raises:
+            DagsterExecutionInterruptedError: It is, as if Dagster had interrupted it.
+        """
+        if time.monotonic() - self._looked < LOOK_SECONDS:
+            return
+        self._looked = time.monotonic()
+        try:
+            run = self._context.instance.get_run_by_id(self._request.run_id)
+        except SQLAlchemyError as error:
+            # It is away, and the next look is soon enough. (A log never fails a run.)
+            self._context.log.warning(f"Dagster's storage does not answer: {one_line(error)}")
+            return
+        if run is None or run.is_finished or run.status is DagsterRunStatus.CANCELING:
+            raise DagsterExecutionInterruptedError
 
     @contextmanager
     def withdrawing(self) -> Iterator[None]:

@@ -180,8 +180,8 @@ def build_parts(settings: StackSettings) -> Processes:
         part(
             "code server",
             [
-                str(programs / "dagster"), "api", "grpc", "-m", "gardener_dagster.definitions",
-                "-h", host, "-p", str(ports["code"]), "--location-name", "gardener",
+                python, "-m", "gardener_dagster.cli", "code-server", "--host", host,
+                "--port", str(ports["code"]),
             ],
             f"tcp://{host}:{ports['code']}",
         ),

@@ -2,9 +2,10 @@ import datetime as dt
 
 import dagster as dg
 import pytest
+from dagster import DagsterRunStatus, RunsFilter
 from google.cloud import storage
 from simulated import Parser, Put
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from gardener_api.jobs import Job, JobState
 from gardener_api.store import JobStore, StoreError
@@ -159,6 +160,62 @@ def test_a_run_that_waits_long_says_where_to_look(
     assert result.success
     told = [entry.user_message for entry in instance.all_logs(result.run_id) if entry.level == 30]
     assert "waiting for 1 job; none was parsed for 0 s. What to do: see the status page" in told[0]
+
+
+@pytest.mark.usefixtures("archives")
+@pytest.mark.parametrize("status", [DagsterRunStatus.CANCELING, DagsterRunStatus.CANCELED])
+def test_a_run_that_is_over_without_having_been_interrupted_withdraws(
+    defs: dg.Definitions,
+    instance: dg.DagsterInstance,
+    store: JobStore,
+    monkeypatch: pytest.MonkeyPatch,
+    status: DagsterRunStatus,
+) -> None:
+    """Who cancels it does so in Dagster's storage alone; no parser asks for its jobs."""
+    monkeypatch.setattr(parse, "POLL_SECONDS", 0.05)
+    monkeypatch.setattr(parse, "LOOK_SECONDS", 0.1)
+    unreported = JobStore.unreported
+
+    def cancelled(asked: JobStore, requester: str) -> list[Job]:
+        for run in instance.get_runs(RunsFilter(statuses=[DagsterRunStatus.STARTED])):
+            instance.report_run_canceling(run)
+            if status is DagsterRunStatus.CANCELED:
+                instance.report_run_canceled(run)
+        return unreported(asked, requester)
+
+    monkeypatch.setattr(JobStore, "unreported", cancelled)
+    result = run_parse(defs, instance, [NDT7], DAYS[0], DAYS[1])
+    run = instance.get_run_by_id(result.run_id)
+    assert run is not None
+    assert run.status is DagsterRunStatus.CANCELED
+    assert {job.state for job in store.jobs(limit=10)} == {JobState.WITHDRAWN}
+
+
+@pytest.mark.usefixtures("archives")
+def test_a_look_while_dagsters_storage_is_away_fails_nothing(
+    defs: dg.Definitions,
+    instance: dg.DagsterInstance,
+    parser: Parser,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(parse, "LOOK_SECONDS", 0.0)
+    look, away = parse.Waiting.stop_if_over, iter([True])
+    get_run = instance.get_run_by_id
+
+    def refused(run_id: str) -> dg.DagsterRun | None:
+        raise SQLAlchemyError("Dagster's database is restarted")
+
+    def look_once_while_it_is_away(waiting: parse.Waiting) -> None:
+        with monkeypatch.context() as patch:
+            if next(away, False):
+                patch.setattr(instance, "get_run_by_id", refused)
+            look(waiting)
+
+    monkeypatch.setattr(parse.Waiting, "stop_if_over", look_once_while_it_is_away)
+    with parser:
+        assert run_parse(defs, instance, [NDT7], DAYS[0], DAYS[-1]).success
+    assert next(away, None) is None
+    assert instance.get_run_by_id == get_run
 
 
 @pytest.mark.usefixtures("archives")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from dagster_ui import DagsterUI
+from renewing import renewing
 from stack_client import StackClient
 from waiting import until
 
@@ -66,8 +67,9 @@ def lost(stack: StackClient, tmp_path_factory: pytest.TempPathFactory) -> Lost:
         held = parser.next()
         assert held is not None
         assert held.date == HELD
-        runs.terminate(cancelled)
-        until(lambda: runs.status(cancelled) == "CANCELED", "it was not cancelled")
+        with renewing(stack.store, held.id):
+            runs.terminate(cancelled)
+            until(lambda: runs.status(cancelled) == "CANCELED", "it was not cancelled")
         at_cancel = {day: job(stack, "annotation2", day) for day in (HELD, NOT_HELD)}
         parser.heartbeat(held.id)
         parser.error(held.id, "somebody wants my machine")

@@ -107,8 +107,12 @@ class DagsterUI:
 
     def kill(self, run_id: str) -> None:
         """End its process as an out-of-memory kill would."""
+        os.kill(self.process_of(run_id), signal.SIGKILL)
+
+    def process_of(self, run_id: str) -> int:
+        """The ID of the process that executes it."""
         [pid] = re.findall(r"Started process for run \(pid: (\d+)\)", "\n".join(self.log(run_id)))
-        os.kill(int(pid), signal.SIGKILL)
+        return int(pid)
 
     def status(self, run_id: str) -> str:
         """Dagster's word for it, like ``STARTED``."""

@@ -11,7 +11,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from gardener_api.config import GardenerConfig, Source
-from gardener_api.jobs import Job, JobKey, JobState, Parsed
+from gardener_api.jobs import Job, JobKey, JobState, Parsed, Priority
 from gardener_api.tables import DueJoin
 
 BEFORE_RAW = frozenset(
@@ -45,10 +45,14 @@ class TablesRun:
 
 @dataclass(frozen=True, kw_only=True)
 class JoinRun:
-    """A join of one date."""
+    """A join of one date, as urgent as the job that waits for it.
+
+    Where none waits, as with newer annotations of a date that was complete, it is a backfill's.
+    """
 
     source: Source
     due: DueJoin
+    priority: Priority
 
     @property
     def run_key(self) -> str:
@@ -189,12 +193,14 @@ def joins_to_start(
     annotations = config.annotations_of(source)
     if annotations is None:
         return []
-    return [
-        JoinRun(source=source, due=item)
-        for item in due
-        if not _on_its_way(open_jobs.get(job_key(source, item.date)))
-        and not _on_its_way(open_jobs.get(job_key(annotations, item.date)))
-    ]
+    runs = []
+    for item in due:
+        own = open_jobs.get(job_key(source, item.date))
+        theirs = open_jobs.get(job_key(annotations, item.date))
+        if not _on_its_way(own) and not _on_its_way(theirs):
+            priority = own.priority if own else Priority.BACKFILL
+            runs.append(JoinRun(source=source, due=item, priority=priority))
+    return runs
 
 
 def _on_its_way(job: Job | None) -> bool:

@@ -153,6 +153,7 @@ def _join_request(run: planning.JoinRun) -> dg.RunRequest:
         run_key=run.run_key,
         asset_selection=[key] if key else None,
         partition_key=run.due.date.isoformat(),
+        tags={QUEUE_TAG: QUEUE_ORDER[run.priority]},
     )
 
 

@@ -258,6 +258,18 @@ def test_d16_new_annotations_join_again_what_reads_them_once(
     assert join_all() == []
 
 
+def test_a_join_is_as_urgent_as_the_job_that_waits_for_it(gardener: Gardener) -> None:
+    later = DAY + dt.timedelta(days=1)
+    for date, priority in ((DAY, Priority.HISTORICAL), (later, Priority.DAILY)):
+        gardener.make(ANNOTATION2, date)
+        gardener.parse(NDT7, date, priority=priority)
+        gardener.make(NDT7, date)
+    requests = gardener.tick("joins").run_requests or ()
+    urgency = {request.partition_key: int(request.tags[QUEUE_TAG]) for request in requests}
+    # For the rows of the third date, which an older gardener may have written, nobody waits.
+    assert urgency == {"2024-03-01": -10, "2024-03-02": 10, "2024-03-03": 0}
+
+
 def test_a_date_that_is_still_to_come_is_not_joined(gardener: Gardener) -> None:
     newest = newest_due(dt.datetime.now(dt.UTC))
     gardener.make(ANNOTATION2, newest)

@@ -15,6 +15,7 @@ import threading
 from multiprocessing import forkserver
 from typing import Any
 
+import grpc
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from dagster._core.utils import FuturesAwareThreadPoolExecutor
 from dagster._grpc.server import DagsterApiServer, DagsterGrpcServer
@@ -36,6 +37,16 @@ class ForkingApiServer(DagsterApiServer):
         # Dagster sets it to "spawn", and asks nothing of it that the two have not in common.
         self._mp_ctx = context  # type: ignore[assignment]
         forkserver.ensure_running()  # now, that the first run need not wait for the imports
+
+    def StartRun(self, request: Any, _context: grpc.ServicerContext) -> Any:  # noqa: ANN401 - Dagster's
+        """Starts a run; while it waits for its last ones to end, it cannot be reached for others.
+
+        Dagster's says that it is ending, and the run has failed. One that finds no server goes back
+        into the queue, and is launched by the next.
+        """
+        if self._shutdown_once_executions_finish_event.is_set():
+            _context.abort(grpc.StatusCode.UNAVAILABLE, "the code server is ending")
+        return super().StartRun(request, _context)
 
 
 def serve(*, host: str, port: int) -> None:

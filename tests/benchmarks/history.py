@@ -8,15 +8,16 @@ Dagster's daemon, code server and webserver, the sidecar and both stores are the
 processes with the project's ``dagster.yaml``; BigQuery, Cloud Storage and the parser answer at once
 (``tests/support/instant.py``). Sensors look every 5 s.
 
-The webserver is asked for a backfill of the whole chain, all sources, as its UI asks. When a third
-of the dates is in raw, the schedule *daily* is evaluated for the day before yesterday by the
-webserver and its run launched (the UI's test of a tick); at two thirds the daemon and the code
-server are ended and started again, and the daemon finds that the schedule's tick for yesterday is
-due. It ends when the backfill has ended and nothing runs.
+First a day alone: the schedule *daily* is evaluated for three days ago by the webserver and its
+run launched (the UI's test of a tick), on an idle machine. Then the webserver is asked for a
+backfill of the whole chain, all sources, as its UI asks. When a third of the dates is in raw,
+*daily* is evaluated for the day before yesterday; at two thirds the daemon and the code server are
+ended and started again, and the daemon finds that the schedule's tick for yesterday is due. It ends
+when the backfill has ended and nothing runs.
 
 CPU is what Linux counted for each process; a partition is one source on one date, parsed, loaded
-and, where it is joined, joined. The floor is ``tests/support/floor.py``: the tables of one date, by
-the same steps, in fresh processes that do nothing else. ``--pages`` starts what ``--keep`` has kept
+and, where it is joined, joined. The floor is ``tests/support/floor.py``: the same steps in fresh
+processes that do nothing else. ``--pages`` starts what ``--keep`` has kept
 and opens Dagster's UI in Chromium (``tests/support/dagster_pages.py``).
 """
 
@@ -42,7 +43,7 @@ from dagster._core.scheduler.instigation import InstigatorStatus, ScheduleInstig
 from dagster_instance import instance_at
 from dagster_pages import load_times
 from dagster_ui import DagsterUI
-from floors import floor
+from floors import measure_floor
 from history_facts import count
 from history_report import History, Mark, report, show
 
@@ -182,15 +183,21 @@ class Story:
             for source in self.history.config.sources
             for key in (parsed_key(source), *table_keys(source))
         ]
+        self.evaluate_daily(3)  # alone
+        self.until_quiet()
         self.history.marks.clear()
         self._told = 0.0
         self.tell()
         self.history.backfill = self.client.backfill(chain, self.dates)
         self.until(lambda: self.history.marks[-1].counts.raw >= wanted / 3)
-        self.first_day()
+        self.evaluate_daily(2)
         self.until(lambda: self.history.marks[-1].counts.raw >= wanted * 2 / 3)
         self.restart()
         self.until(lambda: self.client.backfill_status(self.history.backfill) != "REQUESTED")
+        self.until_quiet()
+
+    def until_quiet(self) -> None:
+        """Wait until no run is under way, and for a while none comes."""
         quiet = time.monotonic()
 
         def is_quiet() -> bool:
@@ -201,9 +208,9 @@ class Story:
 
         self.until(is_quiet)
 
-    def first_day(self) -> None:
-        """The webserver evaluates the schedule for the day before yesterday, and launches it."""
-        date = newest_due(dt.datetime.now(dt.UTC)) - ONE_DAY
+    def evaluate_daily(self, ago: int) -> None:
+        """The webserver evaluates the schedule for a date so many days ago, and launches it."""
+        date = newest_due(dt.datetime.now(dt.UTC)) - (ago - 1) * ONE_DAY
         self.history.asked[date] = dt.datetime.now(dt.UTC)
         DagsterUI(url=self.settings.dagster_url).test_tick("daily", due_at(date))
 
@@ -321,7 +328,7 @@ def main() -> None:
         settings = settings_of(home.resolve())
         config = load_config(settings.config)
         processes, costs = stack.enter_context(started(settings))
-        floors = floor(settings, config, FLOOR_DATE)
+        floor = measure_floor(settings, config, FLOOR_DATE)
         story = Story(
             settings=settings,
             dates=[FIRST + n * ONE_DAY for n in range(options.days)],
@@ -342,7 +349,7 @@ def main() -> None:
             print("\nnot finished: interrupted", flush=True)
         finally:  # whatever there is
             print()
-            report(story.history, floors, costs.all())
+            report(story.history, floor, costs.all())
 
 
 if __name__ == "__main__":

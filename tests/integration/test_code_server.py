@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from dagster_instance import instance_at
 from dagster_ui import DagsterUI
 from stack_client import StackClient
 from waiting import until
@@ -18,8 +17,9 @@ from gardener_dagster.local.upload import upload_archives
 from gardener_dagster.planning import job_key
 
 PARSED = ("parsed", "ndt", "annotation2")
-CANCELLED, ORPHANED, AFTER = (dt.date(2024, 9, day) for day in (1, 2, 3))
-DATES = (CANCELLED, ORPHANED, AFTER)
+CANCELLED, ORPHANED, AFTER, ENDING, NEXT = DATES = tuple(
+    dt.date(2024, 9, day) for day in range(1, 6)
+)
 
 
 @pytest.fixture(scope="module")
@@ -66,14 +66,8 @@ def parent(pid: int) -> int:
 
 
 def test_a_run_that_is_over_for_dagster_alone_withdraws(stack: StackClient, ui: DagsterUI) -> None:
-    """As where a person forces the termination: Dagster interrupts nobody."""
-    with (
-        waiting_run(stack, ui, CANCELLED) as (run_id, _),
-        instance_at(stack.settings.home / "dagster") as instance,
-    ):
-        run = instance.get_run_by_id(run_id)
-        assert run is not None
-        instance.report_run_canceled(run)
+    with waiting_run(stack, ui, CANCELLED) as (run_id, _):
+        ui.terminate(run_id, force=True)
 
 
 def test_runs_are_forks_of_one_process_that_may_be_lost(stack: StackClient, ui: DagsterUI) -> None:
@@ -89,3 +83,24 @@ def test_runs_are_forks_of_one_process_that_may_be_lost(stack: StackClient, ui: 
     with waiting_run(stack, ui, AFTER) as (run_id, pid):
         assert parent(pid) not in (server, 1)
         ui.terminate(run_id)
+
+
+def test_a_run_that_is_due_while_the_code_server_ends_is_started_by_the_next(
+    stack: StackClient, ui: DagsterUI
+) -> None:
+    part = stack.processes.part("code server")
+    log = stack.processes.part("daemon").log
+    assert part.process is not None
+    with waiting_run(stack, ui, ENDING) as (kept, _):
+        part.process.send_signal(signal.SIGTERM)  # it waits for that run, and starts none any more
+        due = ui.launch([PARSED], NEXT, NEXT)
+        until(lambda: "the code server is ending" in log.read_text(), "nobody tried to start it")
+        part.process.kill()
+        part.process.wait()
+        part.process = None
+        part.start()
+        until(lambda: state(stack, NEXT) is JobState.QUEUED, "it was not started")
+        assert ui.status(kept) == "STARTED"
+        ui.terminate(kept, force=True)  # its server is not there any more to interrupt it
+        ui.terminate(due)
+    until(lambda: state(stack, NEXT) is JobState.WITHDRAWN, "its job was not withdrawn", 60)

@@ -28,7 +28,9 @@ mutation ReExecute($params: ReexecutionParams!) {
   }
 }"""
 _TERMINATE = """
-mutation Terminate($run: String!) { terminateRun(runId: $run) { __typename } }"""
+mutation Terminate($run: String!, $policy: TerminateRunPolicy!) {
+  terminateRun(runId: $run, terminatePolicy: $policy) { __typename }
+}"""
 _RUN = """
 query Run($run: ID!) { runOrError(runId: $run) { ... on Run { status } } }"""
 _LOG = """
@@ -100,9 +102,10 @@ class DagsterUI:
         """*Re-execute from failure*; the ID of the new run."""
         return self._started(_RE_EXECUTE, {"parentRunId": run_id, "strategy": "FROM_FAILURE"})
 
-    def terminate(self, run_id: str) -> None:
-        """*Terminate*."""
-        answer = self._ask(_TERMINATE, {"run": run_id})["terminateRun"]
+    def terminate(self, run_id: str, *, force: bool = False) -> None:
+        """*Terminate*; with *Force termination* it is over for Dagster, which tells no process."""
+        policy = "MARK_AS_CANCELED_IMMEDIATELY" if force else "SAFE_TERMINATE"
+        answer = self._ask(_TERMINATE, {"run": run_id, "policy": policy})["terminateRun"]
         assert answer["__typename"] == "TerminateRunSuccess"
 
     def kill(self, run_id: str) -> None:

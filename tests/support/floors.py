@@ -1,4 +1,4 @@
-"""The least that a date's tables can cost: ``floor.py`` as a process, measured."""
+"""The least that tables can cost: ``floor.py`` as a process, measured."""
 
 import contextlib
 import datetime as dt
@@ -7,6 +7,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from gardener_api.calls import Update
@@ -20,11 +21,30 @@ PROGRAM = str(Path(__file__).parent / "floor.py")
 ONE_DAY = dt.timedelta(days=1)
 
 
-def floor(settings: StackSettings, config: GardenerConfig, first: dt.date) -> dict[str, float]:
-    """CPU-seconds of a fresh process for one date's raw tables, and for its joined ones.
+@dataclass(frozen=True, kw_only=True)
+class Floor:
+    """CPU-seconds of a run's work in a process that does nothing else.
 
-    Measured as the work itself is, with all cores busy: as many of them at once as there are cores.
-    One alone, which is printed, too, takes less, where two cores are two threads of one.
+    Attributes:
+        process: A fresh one: its imports, and the definitions.
+        raw: The steps of one source's tmp and raw.
+        join: The step of one joined table.
+    """
+
+    process: float
+    raw: float
+    join: float
+
+    def of(self, *, runs: int, raw: int, joined: int) -> float:
+        """The least that so many runs cost, which made so many partitions together."""
+        return runs * self.process + raw * self.raw + joined * self.join
+
+
+def measure_floor(settings: StackSettings, config: GardenerConfig, first: dt.date) -> Floor:
+    """Has fresh processes make the tables of one source, and of all, on dates of their own.
+
+    As many at once as there are cores, as in the work itself: one alone takes less, where two cores
+    are two threads of one.
     """
     home = settings.home / "floor"
     home.mkdir()
@@ -34,25 +54,32 @@ def floor(settings: StackSettings, config: GardenerConfig, first: dt.date) -> di
     with contextlib.closing(JobStore.open(url, lease=ONE_DAY, max_attempts=1)) as store:
         parse_all(store, config, dates)
     environment = settings.environment | {"GARDENER_DATABASE_URL": url, "DAGSTER_HOME": str(home)}
-    found = {}
-    for tables in ("raw", "joined"):
-        alone, found[tables] = (
-            statistics.median(floor_of(some, tables, environment) for _ in range(3))
-            for some in (dates[:1], dates)
-        )
-        print(
-            f"floor, {tables}: {alone:.2f} CPU-s alone, {found[tables]:.2f} with all cores busy",
-            flush=True,
-        )
+
+    def seconds(tables: str, sources: int) -> float:
+        return statistics.median(_floor_of(dates, tables, sources, environment) for _ in range(3))
+
+    every, joining = len(config.sources), sum(s.joined_table is not None for s in config.sources)
+    one_raw, one_join = seconds("raw", 1), seconds("joined", 1)
+    raw = (seconds("raw", every) - one_raw) / (every - 1)
+    join = (seconds("joined", joining) - one_join) / (joining - 1)
+    found = Floor(process=(one_raw - raw + one_join - join) / 2, raw=raw, join=join)
+    print(
+        f"floor: a fresh process {found.process:.3f} CPU-s, in it {found.raw:.3f} for a source's"
+        f" tmp and raw, {found.join:.3f} for a join\n",
+        flush=True,
+    )
     return found
 
 
-def floor_of(dates: Sequence[dt.date], tables: str, environment: Mapping[str, str]) -> float:
-    """CPU-seconds of a process for one date, as many at once."""
+def _floor_of(
+    dates: Sequence[dt.date], tables: str, sources: int, environment: Mapping[str, str]
+) -> float:
     before = os.times()
     program = [sys.executable, PROGRAM]
     running = [
-        subprocess.Popen([*program, f"{date}", tables], env=environment, stderr=subprocess.PIPE)
+        subprocess.Popen(
+            [*program, f"{date}", tables, f"{sources}"], env=environment, stderr=subprocess.PIPE
+        )
         for date in dates
     ]
     for process in running:

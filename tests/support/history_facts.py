@@ -10,6 +10,7 @@ from dagster import DagsterInstance
 from sqlalchemy import Connection, func, select
 
 from gardener_api import schema
+from gardener_dagster.graph import TABLES_TAG
 
 _COLOUR = re.compile(r"\x1b\[\d*m")
 _LOGGED = re.compile(r"^(\S+ \S+ [+-]\d{4}) - dagster\.daemon\.(\w+) - \w+ - (.*)$")
@@ -29,25 +30,17 @@ class Life:
 
 
 def lives(connection: Connection) -> Iterator[Life]:
-    """The jobs that were parsed. Of several joins of a date the first counts."""
+    """The jobs that were parsed; of several joins of a date the first after its parse counts."""
     j, o = schema.jobs.c, schema.operations.c
-    done = {
-        name: select(o.key, func.min(o.at).label("at"))
-        .where(o.operation == name)
-        .group_by(o.key)
-        .subquery()
+    copied, joined = (
+        select(func.min(o.at))
+        .where(o.key == j.key, o.operation == name, o.at >= j.parsed)
+        .scalar_subquery()
         for name in ("copy", "join")
-    }
-    copied, of_join = done["copy"], done["join"]
-    query = (
-        select(
-            *(j.date, j.experiment, j.datatype, j.daily, j.leased, j.parsed),
-            *(copied.c.at, of_join.c.at),
-        )
-        .outerjoin_from(schema.jobs, copied, copied.c.key == j.key)
-        .outerjoin(of_join, of_join.c.key == j.key)
-        .where(j.parsed.is_not(None))
     )
+    query = select(
+        *(j.date, j.experiment, j.datatype, j.daily, j.leased, j.parsed, copied, joined)
+    ).where(j.parsed.is_not(None))
     for row in connection.execute(query):
         date, experiment, datatype, daily, leased, parsed, raw, joined = row
         yield Life(
@@ -77,6 +70,13 @@ def count(connection: Connection) -> Counts:
     in_raw = func.count().filter(p.table.startswith("raw\\_", escape="\\"))
     in_all, raw = connection.execute(select(func.count(), in_raw).where(p.version > 0)).one()
     return Counts(parsed=connection.execute(parsed).scalar_one(), raw=raw, joined=in_all - raw)
+
+
+def run_ends(instance: DagsterInstance) -> Iterator[dt.datetime]:
+    """When the runs that make tables ended, of those that did."""
+    for record in instance.get_run_records():
+        if record.end_time is not None and TABLES_TAG in record.dagster_run.tags:
+            yield _utc(record.end_time)
 
 
 def sensor_ticks(instance: DagsterInstance) -> dict[str, list[tuple[dt.datetime, float]]]:

@@ -2,13 +2,23 @@
 
 import datetime as dt
 import statistics
+from bisect import bisect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from costs import Cost
 from dagster import DagsterInstance
-from history_facts import Counts, Life, backfill_ticks, lives, logged, sensor_ticks
+from floors import Floor
+from history_facts import (
+    Counts,
+    Life,
+    backfill_ticks,
+    lives,
+    logged,
+    run_ends,
+    sensor_ticks,
+)
 from sqlalchemy import Engine
 
 from gardener_api.config import GardenerConfig
@@ -39,16 +49,16 @@ class History:
     backfill: str = ""
 
 
-def report(history: History, floors: Mapping[str, float], costs: Mapping[str, Cost]) -> None:
+def report(history: History, floor: Floor, costs: Mapping[str, Cost]) -> None:
     """All tables."""
     thirds = by_work(history.marks)
-    show_cost(history, thirds, floors)
+    show_cost(history, thirds, floor)
     show_memory(costs)
     show_ticks(history)
     with history.engine.begin() as connection:
         found = list(lives(connection))
     show_daily(history, found)
-    show_latency(found)
+    show_latency(history, found)
     show_runs(history)
 
 
@@ -59,31 +69,35 @@ def by_work(marks: Sequence[Mark]) -> list[tuple[Mark, Mark]]:
     return list(zip(cuts, [*cuts[1:], marks[-1]], strict=True))
 
 
-def show_cost(
-    history: History, thirds: Sequence[tuple[Mark, Mark]], floors: Mapping[str, float]
-) -> None:
+def show_cost(history: History, thirds: Sequence[tuple[Mark, Mark]], floor: Floor) -> None:
     """Partitions an hour and CPU-seconds a partition: in all, and for each third of the work."""
-    show(["work", "raw", "joined", "minutes", "raw/hour", *OURS, "all", "of floor"])
+    show(["work", "runs", "raw", "joined", "minutes", "raw/hour", *OURS, "all", "floor", "ratio"])
+    ended = sorted(run_ends(history.instance))
     whole = (history.marks[0], history.marks[-1])
-    sources = history.config.sources
-    joined = sum(source.joined_table is not None for source in sources)
-    of_raw, of_join = floors["raw"] / len(sources), floors["joined"] / max(1, joined)
     for name, (begin, end) in zip(
         ["first third", "second", "last", "whole"], [*thirds, whole], strict=True
     ):
         hours = (end.at - begin.at).total_seconds() / 3600
         raw = end.counts.raw - begin.counts.raw
         joins = end.counts.joined - begin.counts.joined
+        runs = bisect(ended, end.at) - bisect(ended, begin.at)
         each = [(end.cpu[part] - begin.cpu[part]) / raw for part in OURS]
-        least = (raw * of_raw + joins * of_join) / raw
+        least = floor.of(runs=runs, raw=raw, joined=joins) / raw
         show(
-            [name, f"{raw:,}", f"{joins:,}", f"{hours * 60:.1f}", f"{raw / hours:,.0f}"]
-            + [f"{seconds:.3f}" for seconds in each]
-            + [f"{sum(each):.3f}", f"{sum(each) / least:.2f}"]
+            [
+                name,
+                f"{runs:,}",
+                f"{raw:,}",
+                f"{joins:,}",
+                f"{hours * 60:.1f}",
+                f"{raw / hours:,.0f}",
+            ]
+            + [f"{seconds:.3f}" for seconds in (*each, sum(each), least)]
+            + [f"{sum(each) / least:.2f}"]
         )
     print(
-        f"CPU-seconds a partition; the floor is {of_raw:.3f} for raw ({len(sources)} in one"
-        f" process) and {of_join:.3f} for a join ({joined} in one process)\n"
+        "CPU-seconds a raw partition, with its join. The floor: the same runs, each a fresh process"
+        "\nthat imports the same modules and runs the same steps; nothing for the other parts\n"
     )
 
 
@@ -132,11 +146,15 @@ def show_daily(history: History, found: Sequence[Life]) -> None:
     print("from the evaluation of the schedule to being handed out\n")
 
 
-def show_latency(found: Sequence[Life]) -> None:
+def show_latency(history: History, found: Sequence[Life]) -> None:
     """From a parser's postProcessing to the tables."""
     show(["postProcessing to", "jobs", "p50, s", "p95, s"])
-    for name, daily in (("daily", True), ("backfill", False)):
-        of = [life for life in found if life.daily is daily]
+    kinds = {
+        f"{date}": [life for life in found if life.daily and life.date == date]
+        for date in sorted(history.asked)
+    }
+    kinds["backfill"] = [life for life in found if not life.daily]
+    for name, of in kinds.items():
         for table in ("raw", "joined"):
             ends = [(getattr(life, table), life.parsed) for life in of]
             waits = sorted((end - parsed).total_seconds() for end, parsed in ends if end)
@@ -165,4 +183,4 @@ def show_runs(history: History) -> None:
 
 def show(cells: Sequence[str]) -> None:
     """A row of a table."""
-    print(f"{cells[0]:<22}" + "".join(f"{cell:>12}" for cell in cells[1:]), flush=True)
+    print(f"{cells[0]:<24}" + "".join(f"{cell:>11}" for cell in cells[1:]), flush=True)

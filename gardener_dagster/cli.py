@@ -180,10 +180,15 @@ def api(
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=4000, show_default=True, help="Port, as workspace.yaml names it.")
 def code_server(host: str, port: int) -> None:
-    """Run Dagster's code server, which starts runs in a fraction of the usual time."""
+    """Run Dagster's code server: it has the definitions, and starts the runs."""
     from gardener_dagster.code_server import serve
+    from gardener_dagster.definitions import defs
 
-    serve(host=host, port=port)
+    try:
+        defs()
+        serve(host=host, port=port)
+    except (ConfigError, ValueError, OSError) as error:
+        raise click.ClickException(str(error)) from error
 
 
 @main.command()

@@ -98,6 +98,12 @@ def priority_of(tags: Mapping[str, str]) -> Priority:
             return Priority.BACKFILL
 
 
+def urgency_of(tags: Mapping[str, str]) -> Priority:
+    """How urgent a run itself is, by its place in the queue; without one it is a backfill's."""
+    places = {place: priority for priority, place in QUEUE_ORDER.items()}
+    return places.get(tags.get(QUEUE_TAG, ""), Priority.BACKFILL)
+
+
 def may_empty(tags: Mapping[str, str]) -> bool:
     """Whether a run was told that a partition may lose all its rows."""
     return tags.get(MAY_EMPTY_TAG) == "true"

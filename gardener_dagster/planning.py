@@ -99,15 +99,23 @@ def tables_due(
         parsed: The jobs whose parse is done and whose tables nobody began, but for those whose
             tables an unfinished backfill is going to make.
         joins_ready: Jobs whose annotations are there and not about to change.
+
+    Returns:
+        In the order in which to start them: of a date, what the joins of others read comes first.
     """
     sources = {source.name: source for source in config.sources}
+    read = {f"{s.experiment}/{s.annotations}" for s in config.sources if s.joined_table}
+
+    def order(item: Parsed) -> tuple[int, dt.date, bool]:
+        return item.job.priority, item.job.key.date, item.job.key.source not in read
+
     return [
         TablesRun(
             job=item.job,
             source=sources[item.job.key.source],
             joined=item.job.key in joins_ready,
         )
-        for item in parsed
+        for item in sorted(parsed, key=order)
         if item.job.key.source in sources
     ]
 

@@ -1,3 +1,4 @@
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -49,3 +50,24 @@ def test_no_url_of_dagster(served: Served, run_api: Callable[..., str]) -> None:
     output = run_api("--dagster-url", "dagster:3000", code=1)
     assert "'dagster:3000': expected one like http://dagster:3000" in output
     assert served == {}
+
+
+def test_a_code_server_without_its_settings_names_what_is_missing() -> None:
+    environment = {"GARDENER_CONFIG": str(ROOT / "gardener.yml"), "GARDENER_PROJECT": ""}
+    result = CliRunner().invoke(main, ["code-server"], env=environment)
+    assert result.exit_code == 1
+    assert result.output.startswith("Error: GARDENER_PROJECT is not set: expected the Google Cloud")
+
+
+def test_a_code_server_does_not_share_the_port_of_another() -> None:
+    environment = {
+        "GARDENER_CONFIG": str(ROOT / "gardener.yml"),
+        "GARDENER_PROJECT": "p",
+        "GARDENER_INPUT_LOCATION": "b",
+    }
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        result = CliRunner().invoke(main, ["code-server", f"--port={port}"], env=environment)
+    assert result.exit_code == 1
+    assert "Address already in use" in result.output
+    assert f"'127.0.0.1', {port}" in result.output

@@ -148,6 +148,18 @@ def test_tables_of_the_historical_pass_are_behind_those_of_a_daily_job(gardener:
     assert [int(request.tags[QUEUE_TAG]) for request in requests] == [10, -10]
 
 
+def test_of_a_date_what_others_join_comes_first(gardener: Gardener) -> None:
+    later = DAY + dt.timedelta(days=1)
+    for name, date in ((NDT7, DAY), (ANNOTATION2, DAY), (ANNOTATION2, later)):
+        gardener.parse(name, date, rank=0 if name == NDT7 else 1)
+    runs = [(date, assets[-1]) for date, assets in gardener.runs("parsed_jobs")]
+    assert runs == [
+        ("2024-03-01", "raw_ndt/annotation2"),
+        ("2024-03-01", "raw_ndt/ndt7"),
+        ("2024-03-02", "raw_ndt/annotation2"),
+    ]
+
+
 def test_the_join_follows_in_the_same_run_where_it_is_ready(gardener: Gardener) -> None:
     gardener.make(ANNOTATION2)
     gardener.parse(NDT7)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from alembic.script import ScriptDirectory
 from dagster import DagsterEventType
 from dagster._core.storage.event_log import SqliteEventLogStorage
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
@@ -109,6 +110,38 @@ def test_a_rolled_back_transaction_leaves_the_connection_usable(
 
 def open_files() -> set[str]:
     return {fd.readlink().name for fd in Path("/proc/self/fd").iterdir() if fd.exists()}
+
+
+def test_each_runs_database_is_made_as_dagster_makes_it(
+    instance: dg.DagsterInstance, home: Path
+) -> None:
+    made = {}
+    for run in [run_it(instance) for _ in range(3)]:
+        with log(instance).run_connection(run) as connection:
+            made[run] = [
+                connection.exec_driver_sql(question).all()
+                for question in (
+                    "SELECT name, sql FROM sqlite_master ORDER BY name",
+                    "SELECT * FROM alembic_version",
+                    "PRAGMA journal_mode",
+                    "PRAGMA integrity_check",
+                )
+            ]
+        assert instance.all_logs(run)[-1].dagster_event_type is DagsterEventType.PIPELINE_SUCCESS
+    first, *others = made.values()
+    assert others == [first, first]
+    assert first[2:] == [[("wal",)], [("ok",)]]
+    assert not list(home.rglob("*.new"))
+
+
+def test_migrations_are_read_once(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_it(instance)
+    monkeypatch.setattr(ScriptDirectory, "from_config", lambda _: pytest.fail("read again"))
+    run_id = run_it(instance)
+    with dg.DagsterInstance.from_ref(instance.get_ref()) as other:
+        assert other.all_logs(run_id)
 
 
 def test_no_more_databases_stay_open_than_are_used(

@@ -66,12 +66,8 @@ def build_defs(
     return dg.Definitions.merge(definitions, build_freshness(config))
 
 
-@dg.definitions
-@functools.cache
-def defs() -> dg.Definitions:
-    """What Dagster loads, of the configuration and the services that the environment names.
-
-    They are made once a process, so that a run has those that the process it is forked from made.
+def defs_of_environment() -> dg.Definitions:
+    """The definitions of the configuration and the services that the environment names.
 
     Raises:
         ConfigError: The configuration file has faults.
@@ -106,6 +102,10 @@ def defs() -> dg.Definitions:
             status_url=os.environ.get("GARDENER_STATUS_URL") or None,
         ),
     )
+
+
+defs = dg.definitions(functools.cache(defs_of_environment))
+"""What Dagster loads: made once a process, so that a run has those it is forked with."""
 
 
 def _webhook() -> Webhook | None:

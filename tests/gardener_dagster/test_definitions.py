@@ -7,7 +7,7 @@ import dagster as dg
 import pytest
 
 from gardener_api.config import GardenerConfig, load_config
-from gardener_dagster.definitions import build_defs, defs
+from gardener_dagster.definitions import build_defs, defs_of_environment
 from gardener_dagster.history import historical_pass_sensor
 from gardener_dagster.resources import GCSResource, JobStoreResource, WarehouseResource
 
@@ -83,7 +83,7 @@ def test_failures_are_told_where_a_web_hook_is_set(
     monkeypatch.setenv("GARDENER_PROJECT", "p")
     monkeypatch.setenv("GARDENER_INPUT_LOCATION", "b")
     monkeypatch.setenv("GARDENER_ALERT_WEBHOOK", webhook)
-    loaded: dg.Definitions = defs.load_fn()  # type: ignore[attr-defined]
+    loaded = defs_of_environment()
     names = {sensor.name for sensor in loaded.sensors or ()}
     assert ({"run_failures", "check_failures"} <= names) == bool(webhook)
 

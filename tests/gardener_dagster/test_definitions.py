@@ -72,7 +72,7 @@ def test_a_variable_that_is_not_set_is_named(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("GARDENER_CONFIG", str(PRODUCTION))
     monkeypatch.delenv("GARDENER_PROJECT", raising=False)
     with pytest.raises(ValueError, match="GARDENER_PROJECT is not set: expected the Google Cloud"):
-        defs.load_fn()  # type: ignore[attr-defined]
+        defs_of_environment()
 
 
 @pytest.mark.parametrize("webhook", ["", "https://hooks.slack.com/services/x"])

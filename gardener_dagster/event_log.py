@@ -8,18 +8,24 @@ clock where it now takes 5.5, and 7 to 16 (once before, twice after, on a machin
 Dagster also reads all its migrations whenever it opens a database, to learn whether that is new,
 and again to make one, which each run has. Here the database is asked, and made as a copy of the
 first that was made. It was half of what a code server did, and a fifth of what a daemon did.
+
+And for each page with assets it works out anew, from all of history, of which partitions each check
+passed: on a year of 16 sources the asset graph took 7 s. Here what did not change is kept.
 The files are the same ones, so an instance may change to this storage and back.
 """
 
 import os
 import tempfile
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import dagster as dg
 from alembic.migration import MigrationContext
+from dagster import AssetCheckKey
+from dagster._core.storage.asset_check_state import AssetCheckState
 from dagster._core.storage.event_log import SqliteEventLogStorage
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import INDEX_SHARD_NAME
 from dagster._core.storage.runs import SqliteRunStorage
@@ -40,6 +46,13 @@ OPEN_AT_ONCE = 8
 """Databases: a run has its own and the one for all; a webserver looks at many, few at a time."""
 
 
+class _Known(NamedTuple):
+    """The state of a check, and the newest event of all when it was worked out."""
+
+    newest: int
+    state: AssetCheckState
+
+
 class OpenEventLog(SqliteEventLogStorage):
     """The event log; each process keeps the databases open that it used last."""
 
@@ -47,6 +60,7 @@ class OpenEventLog(SqliteEventLogStorage):
         self._engines: OrderedDict[str, Engine] = OrderedDict()
         self._tables: set[str] = set()
         self._empty = b""  # a run's database as it is made
+        self._checks: dict[AssetCheckKey, _Known] = {}
         super().__init__(base_dir, inst_data)
 
     @contextmanager
@@ -93,9 +107,51 @@ class OpenEventLog(SqliteEventLogStorage):
             self._tables.add(table_name)
         return table_name in self._tables
 
+    def get_asset_check_state(
+        self, keys: Sequence[tuple[AssetCheckKey, dg.PartitionsDefinition[str] | None]]
+    ) -> Mapping[AssetCheckKey, AssetCheckState]:
+        """Of each check, in which partitions it passed, failed, or goes on.
+
+        A check whose run goes on is asked for each time, since that run's end is no event of it.
+        """
+        newest = self.get_maximum_record_id() or 0
+        known = {
+            key: found
+            for key, partitions in keys
+            if (found := self._checks.get(key)) and found.state.compatible_with(partitions)
+        }
+        for key in self._changed(known, newest):
+            del known[key]
+        unknown = [(key, partitions) for key, partitions in keys if key not in known]
+        states = {key: found.state for key, found in known.items()}
+        states |= super().get_asset_check_state(unknown) if unknown else {}
+        for key, state in states.items():
+            self._checks.pop(key, None)
+            if not state.in_progress_runs:
+                self._checks[key] = _Known(newest, state)
+        return states
+
+    def _changed(self, known: "Mapping[AssetCheckKey, _Known]", newest: int) -> set[AssetCheckKey]:
+        since = min((found.newest for found in known.values()), default=newest)
+        if since == newest:
+            return set()
+        infos = self.get_asset_check_partition_info(list(known), after_storage_id=since)
+        return {info.check_key for info in infos}
+
+    def wipe_asset(self, asset_key: dg.AssetKey) -> None:
+        """Deletes what is known of an asset, of its checks too."""
+        super().wipe_asset(asset_key)
+        self._checks.clear()
+
+    def wipe_asset_partitions(self, asset_key: dg.AssetKey, partition_keys: Sequence[str]) -> None:
+        """Deletes what is known of some partitions, of their checks too."""
+        super().wipe_asset_partitions(asset_key, partition_keys)
+        self._checks.clear()
+
     def wipe(self) -> None:
         """Deletes everything; of what is deleted nothing stays open."""
         self._close()
+        self._checks.clear()
         super().wipe()
 
     def dispose(self) -> None:

@@ -1,6 +1,7 @@
 """The storage with open connections: what it keeps is what Dagster's own keeps."""
 
 import threading
+import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -23,18 +24,22 @@ storage:
     class: GardenerStorage
     config: {base_dir: {env: DAGSTER_HOME}}
 """
-DATE = "2024-03-01"
+DATE, LATER = "2024-03-01", "2024-03-02"
+PASSED = {DATE: True, LATER: True}
 
 
-@dg.asset(partitions_def=dg.StaticPartitionsDefinition([DATE]))
+@dg.asset(partitions_def=dg.DailyPartitionsDefinition(DATE))
 def table() -> None:
     """An asset."""
 
 
-@dg.asset_check(asset=table)
-def whole() -> dg.AssetCheckResult:
-    """A check."""
-    return dg.AssetCheckResult(passed=True)
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", dg.PreviewWarning)  # checks with partitions, as ours
+
+    @dg.asset_check(asset=table, partitions_def=table.partitions_def)
+    def whole(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+        """A check."""
+        return dg.AssetCheckResult(passed=PASSED[context.partition_key])
 
 
 @pytest.fixture
@@ -50,10 +55,10 @@ def instance(home: Path) -> Iterator[dg.DagsterInstance]:
         yield instance
 
 
-def run_it(instance: dg.DagsterInstance) -> str:
-    definitions = dg.Definitions(assets=[table], asset_checks=[whole])
+def run_it(instance: dg.DagsterInstance, date: str = DATE, *, checked: bool = True) -> str:
+    definitions = dg.Definitions(assets=[table], asset_checks=[whole] if checked else [])
     job = definitions.resolve_implicit_global_asset_job_def()
-    return job.execute_in_process(instance=instance, partition_key=DATE).run_id
+    return job.execute_in_process(instance=instance, partition_key=date).run_id
 
 
 def log(instance: dg.DagsterInstance) -> OpenEventLog:
@@ -85,6 +90,49 @@ def test_checks_and_materializations_are_found(instance: dg.DagsterInstance) -> 
         next(iter(whole.check_keys)), limit=5
     )
     assert check.run_id == run_id
+
+
+def states(storage: SqliteEventLogStorage) -> dict[str, list[str]]:
+    """Partitions of the check, by its status there."""
+    [key] = whole.check_keys
+    found = storage.get_asset_check_state([(key, table.partitions_def)])[key]
+    assert table.partitions_def is not None
+    return {
+        status.value: sorted(subset.subset_value.get_partition_keys())
+        for status, subset in found.subsets.items()
+        if not subset.is_empty
+    }
+
+
+def test_the_state_of_a_check_is_what_dagster_works_out(
+    instance: dg.DagsterInstance, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with dg.DagsterInstance.from_ref(instance.get_ref()) as other:
+        own = DagsterSqliteStorage.from_local(str(home)).event_log_storage
+        assert type(own) is SqliteEventLogStorage
+        own.register_instance(other)
+        storage = log(instance)
+        seen = [states(storage)]
+        for date, good in (
+            (DATE, True), (LATER, False), (DATE, False), (LATER, True), (DATE, None),
+        ):  # fmt: skip
+            monkeypatch.setitem(PASSED, date, bool(good))
+            run_it(instance, date, checked=good is not None)
+            assert states(storage) == states(own)
+            seen.append(states(storage))
+        assert seen == [
+            {},
+            {"SUCCEEDED": [DATE]},
+            {"SUCCEEDED": [DATE], "FAILED": [LATER]},
+            {"FAILED": [DATE, LATER]},
+            {"SUCCEEDED": [LATER], "FAILED": [DATE]},
+            {"SUCCEEDED": [LATER]},  # made anew, and not looked at since
+        ]
+        with monkeypatch.context() as patch:
+            patch.setattr(storage, "get_asset_check_partition_info", lambda *_, **__: 1 / 0)
+            assert states(storage) == seen[-1]  # nothing has happened, nothing is asked
+        instance.wipe_assets([table.key])
+        assert states(storage) == states(own)
 
 
 @contextmanager

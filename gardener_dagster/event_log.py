@@ -8,9 +8,6 @@ clock where it now takes 5.5, and 7 to 16 (once before, twice after, on a machin
 Dagster also reads all its migrations whenever it opens a database, to learn whether that is new,
 and again to make one, which each run has. Here the database is asked, and made as a copy of the
 first that was made. It was half of what a code server did, and a fifth of what a daemon did.
-
-And for each page with assets it works out anew, from all of history, of which partitions each check
-passed: on a year of 16 sources the asset graph took 7 s. Here what did not change is kept.
 The files are the same ones, so an instance may change to this storage and back.
 """
 
@@ -20,7 +17,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import dagster as dg
 from alembic.migration import MigrationContext
@@ -42,15 +39,10 @@ from sqlalchemy import Connection, create_engine
 from sqlalchemy.engine import Engine
 from sqlalchemy.pool import NullPool, StaticPool
 
+from gardener_dagster.check_states import CheckStates
+
 OPEN_AT_ONCE = 8
 """Databases: a run has its own and the one for all; a webserver looks at many, few at a time."""
-
-
-class _Known(NamedTuple):
-    """The state of a check, and the newest event of all when it was worked out."""
-
-    newest: int
-    state: AssetCheckState
 
 
 class OpenEventLog(SqliteEventLogStorage):
@@ -60,7 +52,7 @@ class OpenEventLog(SqliteEventLogStorage):
         self._engines: OrderedDict[str, Engine] = OrderedDict()
         self._tables: set[str] = set()
         self._empty = b""  # a run's database as it is made
-        self._checks: dict[AssetCheckKey, _Known] = {}
+        self._checks = CheckStates(self)
         super().__init__(base_dir, inst_data)
 
     @contextmanager
@@ -110,48 +102,23 @@ class OpenEventLog(SqliteEventLogStorage):
     def get_asset_check_state(
         self, keys: Sequence[tuple[AssetCheckKey, dg.PartitionsDefinition[str] | None]]
     ) -> Mapping[AssetCheckKey, AssetCheckState]:
-        """Of each check, in which partitions it passed, failed, or goes on.
-
-        A check whose run goes on is asked for each time, since that run's end is no event of it.
-        """
-        newest = self.get_maximum_record_id() or 0
-        known = {
-            key: found
-            for key, partitions in keys
-            if (found := self._checks.get(key)) and found.state.compatible_with(partitions)
-        }
-        for key in self._changed(known, newest):
-            del known[key]
-        unknown = [(key, partitions) for key, partitions in keys if key not in known]
-        states = {key: found.state for key, found in known.items()}
-        states |= super().get_asset_check_state(unknown) if unknown else {}
-        for key, state in states.items():
-            self._checks.pop(key, None)
-            if not state.in_progress_runs:
-                self._checks[key] = _Known(newest, state)
-        return states
-
-    def _changed(self, known: "Mapping[AssetCheckKey, _Known]", newest: int) -> set[AssetCheckKey]:
-        since = min((found.newest for found in known.values()), default=newest)
-        if since == newest:
-            return set()
-        infos = self.get_asset_check_partition_info(list(known), after_storage_id=since)
-        return {info.check_key for info in infos}
+        """Of each check, in which partitions it passed, failed, or goes on."""
+        return self._checks.of(keys, self._instance)
 
     def wipe_asset(self, asset_key: dg.AssetKey) -> None:
         """Deletes what is known of an asset, of its checks too."""
         super().wipe_asset(asset_key)
-        self._checks.clear()
+        self._checks.forget()
 
     def wipe_asset_partitions(self, asset_key: dg.AssetKey, partition_keys: Sequence[str]) -> None:
         """Deletes what is known of some partitions, of their checks too."""
         super().wipe_asset_partitions(asset_key, partition_keys)
-        self._checks.clear()
+        self._checks.forget()
 
     def wipe(self) -> None:
         """Deletes everything; of what is deleted nothing stays open."""
         self._close()
-        self._checks.clear()
+        self._checks.forget()
         super().wipe()
 
     def dispose(self) -> None:

@@ -25,7 +25,8 @@ storage:
     config: {base_dir: {env: DAGSTER_HOME}}
 """
 DATE, LATER = "2024-03-01", "2024-03-02"
-PASSED = {DATE: True, LATER: True}
+BROKEN = "the check itself fails"
+PASSED: dict[str, bool | str | None] = {DATE: True, LATER: True}
 
 
 @dg.asset(partitions_def=dg.DailyPartitionsDefinition(DATE))
@@ -39,7 +40,10 @@ with warnings.catch_warnings():
     @dg.asset_check(asset=table, partitions_def=table.partitions_def)
     def whole(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
         """A check."""
-        return dg.AssetCheckResult(passed=PASSED[context.partition_key])
+        passed = PASSED[context.partition_key]
+        if passed == BROKEN:
+            raise ValueError(BROKEN)
+        return dg.AssetCheckResult(passed=bool(passed))
 
 
 @pytest.fixture
@@ -58,7 +62,9 @@ def instance(home: Path) -> Iterator[dg.DagsterInstance]:
 def run_it(instance: dg.DagsterInstance, date: str = DATE, *, checked: bool = True) -> str:
     definitions = dg.Definitions(assets=[table], asset_checks=[whole] if checked else [])
     job = definitions.resolve_implicit_global_asset_job_def()
-    return job.execute_in_process(instance=instance, partition_key=date).run_id
+    return job.execute_in_process(
+        instance=instance, partition_key=date, raise_on_error=False
+    ).run_id
 
 
 def log(instance: dg.DagsterInstance) -> OpenEventLog:
@@ -115,8 +121,9 @@ def test_the_state_of_a_check_is_what_dagster_works_out(
         seen = [states(storage)]
         for date, good in (
             (DATE, True), (LATER, False), (DATE, False), (LATER, True), (DATE, None),
+            (DATE, BROKEN),
         ):  # fmt: skip
-            monkeypatch.setitem(PASSED, date, bool(good))
+            monkeypatch.setitem(PASSED, date, good)
             run_it(instance, date, checked=good is not None)
             assert states(storage) == states(own)
             seen.append(states(storage))
@@ -127,6 +134,7 @@ def test_the_state_of_a_check_is_what_dagster_works_out(
             {"FAILED": [DATE, LATER]},
             {"SUCCEEDED": [LATER], "FAILED": [DATE]},
             {"SUCCEEDED": [LATER]},  # made anew, and not looked at since
+            {"SUCCEEDED": [LATER], "EXECUTION_FAILED": [DATE]},
         ]
         with monkeypatch.context() as patch:
             patch.setattr(storage, "get_asset_check_partition_info", lambda *_, **__: 1 / 0)

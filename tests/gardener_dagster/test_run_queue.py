@@ -21,7 +21,15 @@ from dagster._core.workspace.load_target import (
 )
 from dagster._daemon.run_coordinator import QueuedRunCoordinatorDaemon
 
-from gardener_dagster.graph import PARSE_TAG, PRIORITY_TAG, QUEUE_TAG, TABLES_TAG
+from gardener_api.jobs import Priority
+from gardener_dagster.graph import (
+    PARSE_TAG,
+    PRIORITY_TAG,
+    QUEUE_ORDER,
+    QUEUE_TAG,
+    TABLES_TAG,
+    urgency_of,
+)
 from gardener_dagster.run_queue import GardenerRunQueue, limit_tags
 
 ROOT = Path(__file__).parent.parent.parent
@@ -183,3 +191,10 @@ def launch_in_vain(
 def enqueued(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Sequence[dg.EventLogRecord]:
     event_type = dg.DagsterEventType.RUN_ENQUEUED
     return instance.get_records_for_run(run.run_id, of_type=event_type).records
+
+
+def test_a_run_is_as_urgent_as_its_place_in_the_queue() -> None:
+    for priority, place in QUEUE_ORDER.items():
+        assert urgency_of({QUEUE_TAG: place}) is priority
+    assert urgency_of({}) is Priority.BACKFILL
+    assert urgency_of({QUEUE_TAG: "a person's own"}) is Priority.BACKFILL

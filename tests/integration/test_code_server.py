@@ -12,7 +12,8 @@ from dagster_ui import DagsterUI
 from stack_client import StackClient
 from waiting import until
 
-from gardener_api.jobs import JobState
+from gardener_api.jobs import JobState, Priority
+from gardener_dagster.code_server import NICENESS
 from gardener_dagster.local.upload import upload_archives
 from gardener_dagster.planning import job_key
 
@@ -77,6 +78,9 @@ def test_runs_are_forks_of_one_process_that_may_be_lost(stack: StackClient, ui: 
         code_server = stack.processes.part("code server").process
         assert code_server is not None
         assert parent(server) == code_server.pid
+        # A daily run, and what they all depend on, comes first.
+        assert os.getpriority(os.PRIO_PROCESS, pid) == NICENESS[Priority.BACKFILL] > 0
+        assert os.getpriority(os.PRIO_PROCESS, server) == NICENESS[Priority.DAILY] == 0
         os.kill(server, signal.SIGKILL)
         # Dagster cannot see the run's process any more, and takes it for dead; the process notices.
         until(lambda: ui.status(run_id) == "FAILURE", "nobody noticed", 60)

@@ -58,6 +58,7 @@ from gardener_dagster.local.stack import StackSettings, build_parts, choose_port
 ROOT = Path(__file__).parent.parent.parent
 FIRST = dt.date(2023, 1, 1)
 FLOOR_DATE = FIRST - dt.timedelta(days=30)
+LEAST_SOURCES = 3  # of production's, of which two are joined: the floor compares one with several
 LOOK_SECONDS = 1.0
 TELL_SECONDS = 30.0
 QUIET_SECONDS = 15.0
@@ -314,6 +315,8 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=1e9, help="report after so many")
     parser.add_argument("--pages", type=Path, help="such a folder: open Dagster's pages on it")
     options = parser.parse_args()
+    if options.sources < LEAST_SOURCES:
+        parser.error(f"--sources {options.sources}: expected at least {LEAST_SOURCES}")
     print(describe(), flush=True)
     with terminating(), contextlib.ExitStack() as stack:
         if options.pages:

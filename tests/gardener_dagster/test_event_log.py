@@ -143,6 +143,27 @@ def test_the_state_of_a_check_is_what_dagster_works_out(
         assert states(storage) == states(own)
 
 
+def test_a_check_whose_run_goes_on_is_asked_for_until_the_run_ends(
+    instance: dg.DagsterInstance,
+) -> None:
+    storage = log(instance)
+    run_it(instance)
+    definitions = dg.Definitions(assets=[table], asset_checks=[whole])
+    run = instance.create_run_for_job(
+        definitions.resolve_implicit_global_asset_job_def(), tags={"dagster/partition": LATER}
+    )
+    before = {"SUCCEEDED": [DATE], "IN_PROGRESS": [LATER]}
+    assert states(storage) == before
+    # Its end, without an event: what is kept must not hide it.
+    instance.run_storage.handle_run_event(
+        run.run_id,
+        dg.DagsterEvent(
+            dg.DagsterEventType.RUN_FAILURE.value, "__ASSET_JOB", message="from a test"
+        ),
+    )
+    assert states(storage) == {"SUCCEEDED": [DATE], "EXECUTION_FAILED": [LATER]}
+
+
 @contextmanager
 def both(storage: OpenEventLog, *statements: str) -> Iterator[None]:
     with storage.index_connection() as connection:

@@ -69,5 +69,5 @@ def load_times(
 
 
 def _until_there(page: Page, place: str, text: str) -> None:
-    """Looks 20 times a second: Playwright's own waiting looks once a second after the first one."""
+    """Looks five times a second: Playwright's own waiting soon looks but once a second."""
     page.wait_for_function(_IS_THERE, arg=[place, text, BUSY], polling=200, timeout=SECONDS * 1000)

@@ -193,6 +193,28 @@ def code_server(host: str, port: int) -> None:
 
 @main.command()
 @click.option(
+    "-w",
+    "--workspace",
+    multiple=True,
+    type=click.Path(exists=True, dir_okay=False),
+    default=["workspace.yaml"],
+    show_default=True,
+    help="A file that names the code server.",
+)
+def daemon(workspace: tuple[str, ...]) -> None:
+    """Run Dagster's daemons: schedules, sensors, the run queue; backfills in a process apart."""
+    from dagster import DagsterError
+
+    from gardener_dagster.daemon import DaemonEndedError, run
+
+    try:
+        run(workspace)
+    except (DaemonEndedError, DagsterError) as error:
+        raise click.ClickException(str(error)) from error
+
+
+@main.command()
+@click.option(
     "--api", "api_url", default="http://127.0.0.1:8080", show_default=True, help="The jobs API."
 )
 @click.option(

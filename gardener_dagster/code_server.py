@@ -26,14 +26,12 @@ from dagster._serdes import deserialize_value
 from dagster._utils.interrupts import setup_interrupt_handlers
 from dagster._utils.log import configure_loggers
 
-from gardener_api.jobs import Priority
 from gardener_dagster.graph import urgency_of
+from gardener_dagster.run_queue import NICENESS
 
 LOCATION = "gardener"
 MODULE = "gardener_dagster.definitions"
 PRELOADED = "gardener_dagster.preloaded"
-NICENESS = {Priority.DAILY: 0, Priority.BACKFILL: 10, Priority.HISTORICAL: 15}
-"""Of the processes of runs. At 10 one gets a tenth of what one at 0 gets, where both want all."""
 
 
 class ForkingApiServer(DagsterApiServer):

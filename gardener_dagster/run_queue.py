@@ -15,7 +15,11 @@ from dagster._core.errors import (
 from dagster._core.launcher import DefaultRunLauncher, LaunchRunContext
 from dagster._core.run_coordinator import QueuedRunCoordinator, SubmitRunContext
 
+from gardener_api.jobs import Priority
 from gardener_dagster.graph import PARSE_TAG, PARSED, TABLES_TAG, priority_of
+
+NICENESS = {Priority.DAILY: 0, Priority.BACKFILL: 10, Priority.HISTORICAL: 15}
+"""Of the processes of runs. At 10 one gets a tenth of what one at 0 gets, where both want all."""
 
 
 class GardenerRunQueue(QueuedRunCoordinator):

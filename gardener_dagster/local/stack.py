@@ -193,7 +193,7 @@ def build_parts(settings: StackSettings) -> Processes:
             ],
             f"{settings.dagster_url}/server_info",
         ),
-        part("daemon", [str(programs / "dagster-daemon"), "run", "-w", workspace]),
+        part("daemon", [python, "-m", "gardener_dagster.cli", "daemon", "-w", workspace]),
     ]  # fmt: skip
     parts += [
         part(

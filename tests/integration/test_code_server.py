@@ -13,9 +13,9 @@ from stack_client import StackClient
 from waiting import until
 
 from gardener_api.jobs import JobState, Priority
-from gardener_dagster.code_server import NICENESS
 from gardener_dagster.local.upload import upload_archives
 from gardener_dagster.planning import job_key
+from gardener_dagster.run_queue import NICENESS
 
 PARSED = ("parsed", "ndt", "annotation2")
 CANCELLED, ORPHANED, AFTER, ENDING, NEXT = DATES = tuple(

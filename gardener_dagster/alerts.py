@@ -19,6 +19,7 @@ from dagster._core.execution.plan.objects import StepFailureData
 
 from gardener_api.config import GardenerConfig
 from gardener_dagster.graph import JOB_TAG
+from gardener_dagster.ticks import seconds_between
 from gardener_dagster.webhook import Alert, Webhook, WebhookError
 
 AT_ONCE = 200
@@ -75,7 +76,7 @@ def build_alerts(config: GardenerConfig, webhook: Webhook | None) -> list[dg.Sen
     """Both sensors; none where there is nobody to tell."""
     if webhook is None:
         return []
-    interval = max(1, round(config.monitor.polling_interval.total_seconds()))
+    interval = seconds_between(config.monitor.polling_interval)
     failed: End = DagsterEventType.RUN_FAILURE
     succeeded: End = DagsterEventType.RUN_SUCCESS
     return [

@@ -20,6 +20,7 @@ from gardener_api.store import JobStore
 from gardener_dagster.daily import ONE_DAY
 from gardener_dagster.graph import HISTORY_TAG, parsed_key, requester_of
 from gardener_dagster.runs import NOT_ENDED, parse_request
+from gardener_dagster.ticks import seconds_between
 
 TRIES = 3
 """Runs for a chunk, where each was lost before it could ask for anything."""
@@ -116,7 +117,7 @@ def _with_chunk(config: GardenerConfig, place: Place) -> Place:
 
 def historical_pass_sensor(config: GardenerConfig) -> dg.SensorDefinition:
     """The sensor ``historical_pass``; a person turns it on and off in Dagster's UI."""
-    interval = max(1, round(config.monitor.polling_interval.total_seconds()))
+    interval = seconds_between(config.monitor.polling_interval)
 
     @dg.sensor(
         name="historical_pass",

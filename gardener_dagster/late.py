@@ -23,6 +23,7 @@ from gardener_dagster.graph import parsed_key
 from gardener_dagster.planning import job_key
 from gardener_dagster.resources import GCSResource
 from gardener_dagster.runs import parse_request
+from gardener_dagster.ticks import seconds_between
 
 LISTINGS_AT_ONCE = 8
 NAMED = 3
@@ -96,7 +97,7 @@ def stable(late: Iterable[Late], seen: Seen) -> list[Late]:
 
 def late_archives_sensor(config: GardenerConfig) -> dg.SensorDefinition:
     """The sensor ``late_archives``."""
-    interval = max(1, round(config.late_archives.interval.total_seconds()))
+    interval = seconds_between(config.late_archives.interval)
 
     @dg.sensor(
         name="late_archives",

@@ -35,6 +35,7 @@ from gardener_dagster.graph import (
 from gardener_dagster.parse import parsed_materialization
 from gardener_dagster.partitions import date_of
 from gardener_dagster.runs import ENDED_BADLY, NOT_ENDED
+from gardener_dagster.ticks import seconds_between
 
 UNFINISHED = [
     BulkActionStatus.REQUESTED,
@@ -45,7 +46,7 @@ UNFINISHED = [
 
 def build_sensors(config: GardenerConfig) -> list[dg.SensorDefinition]:
     """Both sensors; they tick as often as ``monitor.polling_interval`` says."""
-    interval = max(1, round(config.monitor.polling_interval.total_seconds()))
+    interval = seconds_between(config.monitor.polling_interval)
     return [_parsed_jobs(config, interval), _joins(config, interval)]
 
 

@@ -11,6 +11,7 @@ first that was made. It was half of what a code server did, and a fifth of what 
 The files are the same ones, so an instance may change to this storage and back.
 """
 
+import datetime as dt
 import os
 import tempfile
 from collections import OrderedDict
@@ -103,23 +104,23 @@ class OpenEventLog(SqliteEventLogStorage):
         self, keys: Sequence[tuple[AssetCheckKey, dg.PartitionsDefinition[str] | None]]
     ) -> Mapping[AssetCheckKey, AssetCheckState]:
         """Of each check, in which partitions it passed, failed, or goes on."""
-        return self._checks.of(keys, self._instance)
+        return self._checks.of(keys, self._instance, now=dt.datetime.now(dt.UTC))
 
     def wipe_asset(self, asset_key: dg.AssetKey) -> None:
         """Deletes what is known of an asset, of its checks too."""
         super().wipe_asset(asset_key)
-        self._checks.forget()
+        self._checks.forget(self._instance)
 
-    def wipe_asset_partitions(self, asset_key: dg.AssetKey, partition_keys: Sequence[str]) -> None:
-        """Deletes what is known of some partitions, of their checks too."""
-        super().wipe_asset_partitions(asset_key, partition_keys)
-        self._checks.forget()
+    def delete_events(self, run_id: str) -> None:
+        """Deletes what a run did; what it made may be older then, or not there."""
+        super().delete_events(run_id)
+        self._checks.forget(self._instance)
 
     def wipe(self) -> None:
         """Deletes everything; of what is deleted nothing stays open."""
         self._close()
-        self._checks.forget()
         super().wipe()
+        self._checks.forget(self._instance)
 
     def dispose(self) -> None:
         """Closes all databases."""

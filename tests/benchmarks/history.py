@@ -17,8 +17,8 @@ when the backfill has ended and nothing runs.
 
 CPU is what Linux counted for each process; a partition is one source on one date, parsed, loaded
 and, where it is joined, joined. The floor is ``tests/support/floor.py``: the same steps in fresh
-processes that do nothing else. ``--pages`` starts what ``--keep`` has kept
-and opens Dagster's UI in Chromium (``tests/support/dagster_pages.py``).
+processes that do nothing else. ``--pages`` starts what ``--keep`` has kept and opens Dagster's UI
+in Chromium (``tests/support/dagster_pages.py``), beside that of a gardener without any history.
 """
 
 import argparse
@@ -38,10 +38,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
-from costs import Costs
+from costs import Cost, Costs
 from dagster._core.scheduler.instigation import InstigatorStatus, ScheduleInstigatorData
 from dagster_instance import instance_at
-from dagster_pages import load_times
+from dagster_pages import Load, load_times
 from dagster_ui import DagsterUI
 from floors import measure_floor
 from history_facts import count
@@ -144,8 +144,9 @@ class Story:
         with self.history.engine.begin() as connection:
             counts = count(connection)
         costs = self.costs.all()
-        cpu = {name: cost.own for name, cost in costs.items()}
-        cpu["runs"] = costs["code server"].children if "code server" in costs else 0.0
+        cpu = {name: cost.own + cost.children for name, cost in costs.items()}
+        server = costs.get("code server", Cost())
+        cpu |= {"code server": server.own, "runs": server.children}
         self.history.marks.append(Mark(at=dt.datetime.now(dt.UTC), counts=counts, cpu=cpu))
         if time.monotonic() - self._told < TELL_SECONDS:
             return
@@ -255,25 +256,42 @@ class Story:
 
 
 def show_pages(home: Path) -> None:
-    """Load times of Dagster's pages, on what an earlier run kept."""
+    """Load times of Dagster's pages on what an earlier run kept, and where nothing has happened."""
+    with tempfile.TemporaryDirectory(prefix="gardener-benchmark-") as empty:
+        shutil.copyfile(home / "gardener.yml", Path(empty, "gardener.yml"))
+        baseline = dict(loads_of(Path(empty)))
+    show(["page", "drawn p50, s", "whole: first", "p50", "max", "p50 of empty", "ratio"])
+    for name, loads in loads_of(home):
+        whole = [load.whole for load in loads]
+        p50 = statistics.median(whole)
+        cells = [statistics.median(load.drawn for load in loads), whole[0], p50, max(whole)]
+        if name in baseline:
+            empty_p50 = statistics.median(load.whole for load in baseline[name])
+            cells += [empty_p50, p50 / empty_p50]
+        show([name, *(f"{cell:.2f}" for cell in cells)])
+    print(
+        "first: after the webserver was started; drawn: what the page is opened for is there;"
+        "\nwhole: all of its statuses, too; empty: the same configuration without any history"
+    )
+
+
+def loads_of(home: Path) -> Iterator[tuple[str, list[Load]]]:
+    """Load times of the pages of what is in a folder, which may be nothing but a configuration."""
     settings = settings_of(home)
     config = load_config(settings.config)
     source = next(s for s in config.sources if s.joined_table)
     with build_stack(settings) as processes, instance_at(home / "dagster") as instance:
         # No daemon: a backfill that was not finished would go on.
         start_in_order(processes, "code server", "webserver")
-        backfill = instance.get_backfills()[-1].backfill_id  # the first of all is the last here
-        show(["page", "first, s", "p50, s", "max, s"])
-        for name, times in load_times(
+        backfills = instance.get_backfills()  # the newest first
+        yield from load_times(
             settings.dagster_url,
             raw=f"{source.target_datasets.raw}/{source.datatype}",
             group=source.experiment,
             date=FIRST.isoformat(),
-            backfill=backfill,
+            backfill=backfills[-1].backfill_id if backfills else "",
             folder=home / "pages",
-        ):
-            cells = (times[0], statistics.median(times), max(times))
-            show([name, *(f"{seconds:.2f}" for seconds in cells)])
+        )
 
 
 def describe() -> str:

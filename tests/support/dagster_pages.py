@@ -4,6 +4,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from playwright.sync_api import Page, sync_playwright
 
@@ -12,18 +13,26 @@ SECONDS = 60.0
 BUSY = "[class*=Spinner_spinner], [class*=shimmer]"
 """What Dagster's pages show where something is still to come."""
 
-_IS_THERE = """([place, text, busy]) => {
+_IS_DRAWN = """([place, text]) => {
   const seen = (selector) =>
     [...document.querySelectorAll(selector)].filter((element) => element.checkVisibility());
-  return seen(place).some((element) => new RegExp(text).test(element.textContent))
-    && seen(busy).length === 0
-    && !document.body.textContent.includes("fetching statuses");
+  return seen(place).some((element) => new RegExp(text).test(element.textContent));
 }"""
+_IS_WHOLE = """([busy]) =>
+  ![...document.querySelectorAll(busy)].some((element) => element.checkVisibility())
+    && !document.body.textContent.includes("fetching statuses")"""
+
+
+class Load(NamedTuple):
+    """Seconds until what a page is opened for is drawn, and until nothing of it is to come."""
+
+    drawn: float
+    whole: float
 
 
 def load_times(
     url: str, *, raw: str, group: str, date: str, backfill: str, folder: Path
-) -> Iterator[tuple[str, list[float]]]:
+) -> Iterator[tuple[str, list[Load]]]:
     """Open each page a few times, each time in a new window without a cache.
 
     Args:
@@ -31,11 +40,11 @@ def load_times(
         raw: A raw asset, ``<dataset>/<datatype>``.
         group: Its group.
         date: One of its partitions.
-        backfill: A backfill that made it.
+        backfill: A backfill that made it; without one, the pages that need no history.
         folder: For a picture of each page.
 
     Yields:
-        What the page is called, and the seconds until its content was there.
+        What the page is called, and how long each load took.
     """
     asset = f"/assets/{raw}?view=partitions"
     node = "foreignObject"  # of a graph
@@ -43,11 +52,14 @@ def load_times(
         "asset graph": ("/asset-groups", node, group),
         "graph of a group": (f"/locations/gardener/asset-groups/{group}", node, "annotation2"),
         "catalog": ("/assets", "body", r"[\d,]+ partitions"),
-        "asset, partitions": (asset, "body", r"Materialized \([1-9]"),
-        "asset, one partition": (f"{asset}&partition={date}", "body", "rows loaded"),
-        "backfill": (f"/runs/b/{backfill}", "body", r"\d+% completed"),
-        "runs": ("/runs", "body", "Success"),
     }
+    if backfill:
+        pages |= {
+            "asset, partitions": (asset, "body", r"Materialized \([1-9]"),
+            "asset, one partition": (f"{asset}&partition={date}", "body", "rows loaded"),
+            "backfill": (f"/runs/b/{backfill}", "body", r"\d+% completed"),
+            "runs": ("/runs", "body", "Success"),
+        }
     folder.mkdir(exist_ok=True)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
@@ -60,14 +72,16 @@ def load_times(
                 page = context.new_page()
                 begun = time.perf_counter()
                 page.goto(f"{url}{path}", wait_until="commit")
-                _until_there(page, place, text)
-                found.append(time.perf_counter() - begun)
+                _until(page, _IS_DRAWN, [place, text])
+                drawn = time.perf_counter() - begun
+                _until(page, _IS_WHOLE, [BUSY])
+                found.append(Load(drawn, time.perf_counter() - begun))
                 page.screenshot(path=folder / f"{name.replace(', ', '-').replace(' ', '-')}.png")
                 context.close()
             yield name, found
         browser.close()
 
 
-def _until_there(page: Page, place: str, text: str) -> None:
-    """Looks five times a second: Playwright's own waiting soon looks but once a second."""
-    page.wait_for_function(_IS_THERE, arg=[place, text, BUSY], polling=200, timeout=SECONDS * 1000)
+def _until(page: Page, condition: str, argument: list[str]) -> None:
+    """Looks at each frame: Playwright's own waiting soon looks but once a second."""
+    page.wait_for_function(condition, arg=argument, timeout=SECONDS * 1000)

@@ -102,13 +102,12 @@ def show_cost(history: History, thirds: Sequence[tuple[Mark, Mark]], floor: Floo
 
 
 def show_memory(costs: Mapping[str, Cost]) -> None:
-    """The most that each process had."""
-    show(["process", "peak MB", "at once"])
+    """The most that each process had, and the largest of those that it started."""
+    show(["process", "peak MB", "child MB", "children"])
     for name, cost in costs.items():
-        show([name, f"{cost.peak:.0f}", "1"])
-    runs = costs["code server"]
-    show(["largest run", f"{runs.child_peak:.0f}", str(runs.children_at_once)])
-    print()
+        children = (f"{cost.child_peak:.0f}", str(cost.children_at_once))
+        show([name, f"{cost.peak:.0f}", *(children if cost.children_at_once else ("-", "-"))])
+    print("MB: of the process, of the largest it started; how many of those at once\n")
 
 
 def show_ticks(history: History) -> None:
@@ -133,7 +132,7 @@ def show_daily(history: History, found: Sequence[Life]) -> None:
     """From the schedule's tick to the parser."""
     for time_, daemon, said in logged(history.logs):
         if daemon == "SchedulerDaemon" and "Evaluating schedule `daily`" in said:
-            history.asked[newest_due(time_)] = time_
+            history.asked.setdefault(newest_due(time_), time_)  # an hour later it looks again
     show(["daily jobs", "jobs", "first, s", "last, s"])
     for date, asked in sorted(history.asked.items()):
         waits = sorted(

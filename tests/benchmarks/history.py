@@ -260,7 +260,7 @@ def show_pages(home: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="gardener-benchmark-") as empty:
         shutil.copyfile(home / "gardener.yml", Path(empty, "gardener.yml"))
         baseline = dict(loads_of(Path(empty)))
-    show(["page", "drawn p50, s", "whole: first", "p50", "max", "p50 of empty", "ratio"])
+    show(["page, s", "drawn", "whole, first", "p50", "max", "empty, p50", "ratio"])
     for name, loads in loads_of(home):
         whole = [load.whole for load in loads]
         p50 = statistics.median(whole)
@@ -270,8 +270,8 @@ def show_pages(home: Path) -> None:
             cells += [empty_p50, p50 / empty_p50]
         show([name, *(f"{cell:.2f}" for cell in cells)])
     print(
-        "first: after the webserver was started; drawn: what the page is opened for is there;"
-        "\nwhole: all of its statuses, too; empty: the same configuration without any history"
+        "drawn, at the median: what the page is opened for is there; whole: all statuses, too;"
+        "\nfirst: after the webserver was started; empty: this configuration without any history"
     )
 
 

@@ -182,4 +182,4 @@ def show_runs(history: History) -> None:
 
 def show(cells: Sequence[str]) -> None:
     """A row of a table."""
-    print(f"{cells[0]:<24}" + "".join(f"{cell:>12}" for cell in cells[1:]), flush=True)
+    print(f"{cells[0]:<24}" + "".join(f"{cell:>13}" for cell in cells[1:]), flush=True)

@@ -52,6 +52,7 @@ class OpenEventLog(SqliteEventLogStorage):
     def __init__(self, base_dir: str, inst_data: ConfigurableClassData | None = None) -> None:
         self._engines: OrderedDict[str, Engine] = OrderedDict()
         self._tables: set[str] = set()
+        self._columns: set[str] = set()
         self._empty = b""  # a run's database as it is made
         self._checks = CheckStates(self)
         super().__init__(base_dir, inst_data)
@@ -99,6 +100,14 @@ class OpenEventLog(SqliteEventLogStorage):
         if table_name not in self._tables and super().has_table(table_name):
             self._tables.add(table_name)
         return table_name in self._tables
+
+    def _has_asset_key_col_on_connection(self, conn: Connection, column_name: str) -> bool:
+        """Whether assets have a column; asked for each asset's event, and no column ever goes."""
+        if column_name not in self._columns and super()._has_asset_key_col_on_connection(
+            conn, column_name
+        ):
+            self._columns.add(column_name)
+        return column_name in self._columns
 
     def get_asset_check_state(
         self, keys: Sequence[tuple[AssetCheckKey, dg.PartitionsDefinition[str] | None]]

@@ -13,6 +13,7 @@ from alembic.script import ScriptDirectory
 from dagster import DagsterEventType
 from dagster._core.storage.event_log import SqliteEventLogStorage
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
+from sqlalchemy import Engine, event
 from sqlalchemy.exc import OperationalError
 
 from gardener_dagster.event_log import OPEN_AT_ONCE, OpenEventLog
@@ -147,6 +148,20 @@ def test_migrations_are_read_once(
     run_id = run_it(instance)
     with dg.DagsterInstance.from_ref(instance.get_ref()) as other:
         assert other.all_logs(run_id)
+
+
+def test_what_columns_assets_have_is_asked_once(instance: dg.DagsterInstance) -> None:
+    asked = []
+
+    def listening(_: object, __: object, statement: str, *___: object) -> None:
+        if "table_" in statement and "asset_keys" in statement:
+            asked.append(statement)
+
+    run_it(instance)
+    event.listen(Engine, "before_cursor_execute", listening)
+    run_it(instance)
+    event.remove(Engine, "before_cursor_execute", listening)
+    assert asked == []
 
 
 def test_no_more_databases_stay_open_than_are_used(

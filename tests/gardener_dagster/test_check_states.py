@@ -11,18 +11,11 @@ import pytest
 from dagster import AssetCheckKey
 from dagster._core.storage.event_log import SqliteEventLogStorage
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
+from dagster_instance import instance_in
 
 from gardener_dagster.check_states import FAR_BEHIND, MANY, SETTLED, CheckStates
 from gardener_dagster.event_log import OpenEventLog
 
-YAML = """
-storage:
-  custom:
-    module: gardener_dagster.event_log
-    class: GardenerStorage
-    config: {base_dir: {env: DAGSTER_HOME}}
-telemetry: {enabled: false}
-"""
 DATE, LATER = "2024-03-01", "2024-03-02"
 BROKEN = "the check itself fails"
 PASSED: dict[str, bool | str | None] = {DATE: True, LATER: True}
@@ -67,10 +60,8 @@ States = dict[str, dict[str, list[str] | bool]]
 
 
 @pytest.fixture
-def instance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.DagsterInstance]:
-    (tmp_path / "dagster.yaml").write_text(YAML)
-    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
-    with dg.DagsterInstance.get() as instance:
+def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+    with instance_in(tmp_path) as instance:
         yield instance
 
 

@@ -13,19 +13,12 @@ from alembic.script import ScriptDirectory
 from dagster import DagsterEventType
 from dagster._core.storage.event_log import SqliteEventLogStorage
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
+from dagster_instance import instance_in
 from sqlalchemy import Engine, event
 from sqlalchemy.exc import OperationalError
 
 from gardener_dagster.event_log import OPEN_AT_ONCE, OpenEventLog
 
-YAML = """
-storage:
-  custom:
-    module: gardener_dagster.event_log
-    class: GardenerStorage
-    config: {base_dir: {env: DAGSTER_HOME}}
-telemetry: {enabled: false}
-"""
 DATE = "2024-03-01"
 
 
@@ -44,15 +37,8 @@ with warnings.catch_warnings():
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    (tmp_path / "dagster.yaml").write_text(YAML)
-    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
-    return tmp_path
-
-
-@pytest.fixture
-def instance(home: Path) -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.get() as instance:
+def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+    with instance_in(tmp_path) as instance:
         yield instance
 
 
@@ -69,11 +55,11 @@ def log(instance: dg.DagsterInstance) -> OpenEventLog:
 
 
 def test_dagsters_own_storage_reads_what_was_written_and_writes_on(
-    instance: dg.DagsterInstance, home: Path
+    instance: dg.DagsterInstance, tmp_path: Path
 ) -> None:
     run_id = run_it(instance)
     with dg.DagsterInstance.from_ref(instance.get_ref()) as other:
-        own = DagsterSqliteStorage.from_local(str(home)).event_log_storage
+        own = DagsterSqliteStorage.from_local(str(tmp_path)).event_log_storage
         assert type(own) is SqliteEventLogStorage
         own.register_instance(other)
         events = own.get_logs_for_run(run_id)
@@ -119,7 +105,7 @@ def open_files() -> set[str]:
 
 
 def test_each_runs_database_is_made_as_dagster_makes_it(
-    instance: dg.DagsterInstance, home: Path
+    instance: dg.DagsterInstance, tmp_path: Path
 ) -> None:
     made = {}
     for run in [run_it(instance) for _ in range(3)]:
@@ -137,7 +123,7 @@ def test_each_runs_database_is_made_as_dagster_makes_it(
     first, *others = made.values()
     assert others == [first, first]
     assert first[2:] == [[("wal",)], [("ok",)]]
-    assert not list(home.rglob("*.new"))
+    assert not list(tmp_path.rglob("*.new"))
 
 
 def test_migrations_are_read_once(
@@ -165,7 +151,7 @@ def test_what_columns_assets_have_is_asked_once(instance: dg.DagsterInstance) ->
 
 
 def test_no_more_databases_stay_open_than_are_used(
-    instance: dg.DagsterInstance, home: Path
+    instance: dg.DagsterInstance, tmp_path: Path
 ) -> None:
     runs = [dg.DagsterRun(job_name="many").run_id for _ in range(OPEN_AT_ONCE + 2)]
     for run in runs:

@@ -13,7 +13,8 @@ from dagster._core.storage.event_log import SqliteEventLogStorage
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 from dagster_instance import instance_in
 
-from gardener_dagster.check_states import FAR_BEHIND, MANY, SETTLED, CheckStates
+from gardener_dagster import check_states
+from gardener_dagster.check_states import SETTLED, CheckStates
 from gardener_dagster.event_log import OpenEventLog
 
 DATE, LATER = "2024-03-01", "2024-03-02"
@@ -198,11 +199,15 @@ def test_only_what_has_changed_is_asked_for(
 
 
 def test_from_many_partitions_on_all_are_asked_for(
-    instance: dg.DagsterInstance, own: SqliteEventLogStorage, asked: list[Any]
+    instance: dg.DagsterInstance,
+    own: SqliteEventLogStorage,
+    asked: list[Any],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(check_states, "MANY", 2)
     run_it(instance, DATE)
     states_later(instance)
-    for number in range(MANY + 1):
+    for number in range(3):
         date = (dt.date.fromisoformat(DATE) + dt.timedelta(number)).isoformat()
         instance.report_runless_asset_event(dg.AssetMaterialization(table.key, partition=date))
     assert states_later(instance) == states(own)
@@ -210,11 +215,15 @@ def test_from_many_partitions_on_all_are_asked_for(
 
 
 def test_a_state_moves_on_with_what_happens_to_others(
-    instance: dg.DagsterInstance, own: SqliteEventLogStorage, asked: list[Any]
+    instance: dg.DagsterInstance,
+    own: SqliteEventLogStorage,
+    asked: list[Any],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(check_states, "FAR_BEHIND", 4)
     run_it(instance, DATE)
     states_later(instance)
-    for _ in range(FAR_BEHIND + 1):
+    for _ in range(5):
         instance.report_runless_asset_event(dg.AssetMaterialization("something else"))
     for _ in range(2):
         found = CheckStates(log(instance)).of(

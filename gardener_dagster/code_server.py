@@ -11,6 +11,7 @@ import contextlib
 import logging
 import multiprocessing
 import os
+import signal
 import socket
 import sys
 import threading
@@ -23,7 +24,6 @@ from dagster._core.utils import FuturesAwareThreadPoolExecutor
 from dagster._grpc.server import DagsterApiServer, DagsterGrpcServer
 from dagster._grpc.types import ExecuteExternalJobArgs
 from dagster._serdes import deserialize_value
-from dagster._utils.interrupts import setup_interrupt_handlers
 from dagster._utils.log import configure_loggers
 
 from gardener_dagster.graph import urgency_of
@@ -82,7 +82,9 @@ def serve(*, host: str, port: int) -> None:
     """
     with socket.create_server((host, port)):
         pass  # gRPC would share the port of another server, and each would get half of the calls
-    setup_interrupt_handlers()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # Said in full: in the background of a shell script, SIGINT is ignored from the start.
+        signal.signal(number, signal.default_int_handler)
     configure_loggers()
     log = logging.getLogger("dagster.code_server")
     ending = threading.Event()

@@ -20,7 +20,7 @@ import dagster as dg
 from dagster._core.workspace.load_target import WorkspaceFileTarget
 from dagster._daemon.controller import create_daemons_from_instance, daemon_controller_from_instance
 from dagster._daemon.daemon import BackfillDaemon, DagsterDaemon
-from dagster._utils.interrupts import capture_interrupts, setup_interrupt_handlers
+from dagster._utils.interrupts import capture_interrupts
 
 from gardener_api.jobs import Priority
 from gardener_dagster.run_queue import NICENESS
@@ -70,7 +70,6 @@ def _run(workspace: Sequence[str], *, backfills: bool) -> None:
         daemons = create_daemons_from_instance(instance)
         return [daemon for daemon in daemons if isinstance(daemon, BackfillDaemon) == backfills]
 
-    setup_interrupt_handlers()
     try:
         with (
             capture_interrupts(),

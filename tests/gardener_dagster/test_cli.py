@@ -1,16 +1,25 @@
+import os
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from waiting import until
 
 from gardener_api import app
 from gardener_api.links import Links
 from gardener_dagster.cli import main
 
 ROOT = Path(__file__).parent.parent.parent
+SETTINGS = {
+    "GARDENER_CONFIG": str(ROOT / "gardener.yml"),
+    "GARDENER_PROJECT": "p",
+    "GARDENER_INPUT_LOCATION": "b",
+}
 Served = dict[str, Any]
 
 
@@ -53,21 +62,39 @@ def test_no_url_of_dagster(served: Served, run_api: Callable[..., str]) -> None:
 
 
 def test_a_code_server_without_its_settings_names_what_is_missing() -> None:
-    environment = {"GARDENER_CONFIG": str(ROOT / "gardener.yml"), "GARDENER_PROJECT": ""}
-    result = CliRunner().invoke(main, ["code-server"], env=environment)
+    result = CliRunner().invoke(main, ["code-server"], env=SETTINGS | {"GARDENER_PROJECT": ""})
     assert result.exit_code == 1
     assert result.output.startswith("Error: GARDENER_PROJECT is not set: expected the Google Cloud")
 
 
 def test_a_code_server_does_not_share_the_port_of_another() -> None:
-    environment = {
-        "GARDENER_CONFIG": str(ROOT / "gardener.yml"),
-        "GARDENER_PROJECT": "p",
-        "GARDENER_INPUT_LOCATION": "b",
-    }
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        result = CliRunner().invoke(main, ["code-server", f"--port={port}"], env=environment)
+        result = CliRunner().invoke(main, ["code-server", f"--port={port}"], env=SETTINGS)
     assert result.exit_code == 1
     assert "Address already in use" in result.output
     assert f"'127.0.0.1', {port}" in result.output
+
+
+def test_a_code_server_in_the_background_of_a_script_ends_when_it_is_told_to(
+    tmp_path: Path,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    environment = dict(os.environ) | SETTINGS | {"DAGSTER_HOME": str(tmp_path)}
+    # What a shell does for a command with &.
+    command = (
+        f"trap '' INT; exec {sys.executable} -m gardener_dagster.cli code-server --port {port}"
+    )
+    with subprocess.Popen(["/bin/sh", "-c", command], env=environment) as process:
+        try:
+            until(lambda: answers(port), "it does not come up", 60)
+            process.terminate()
+            assert process.wait(60) == 0
+        finally:
+            process.kill()
+
+
+def answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0

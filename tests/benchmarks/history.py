@@ -260,17 +260,17 @@ def show_pages(home: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="gardener-benchmark-") as empty:
         shutil.copyfile(home / "gardener.yml", Path(empty, "gardener.yml"))
         baseline = dict(loads_of(Path(empty)))
-    show(["page, s", "drawn", "whole, first", "p50", "max", "empty, p50", "ratio"])
+    show(["page, s", "drawn, first", "p50", "whole, first", "p50", "max", "empty, p50", "ratio"])
     for name, loads in loads_of(home):
-        whole = [load.whole for load in loads]
+        drawn, whole = [load.drawn for load in loads], [load.whole for load in loads]
         p50 = statistics.median(whole)
-        cells = [statistics.median(load.drawn for load in loads), whole[0], p50, max(whole)]
+        cells = [drawn[0], statistics.median(drawn), whole[0], p50, max(whole)]
         if name in baseline:
             empty_p50 = statistics.median(load.whole for load in baseline[name])
             cells += [empty_p50, p50 / empty_p50]
         show([name, *(f"{cell:.2f}" for cell in cells)])
     print(
-        "drawn, at the median: what the page is opened for is there; whole: all statuses, too;"
+        "drawn: what the page is opened for is there; whole: the statuses of all assets, too;"
         "\nfirst: after the webserver was started; empty: this configuration without any history"
     )
 

@@ -26,7 +26,7 @@ from dagster._core.storage.event_log.schema import SqlEventLogStorageTable as Ev
 from dagster_shared.record import copy
 from sqlalchemy import select
 
-from gardener_dagster.kept_states import KeptStates, Keys, Partitions, folder_of, forget, keep
+from gardener_dagster.kept_states import KeptStates, Keys, Partitions, folder_of, keep
 
 SETTLED = dt.timedelta(seconds=10)
 """An event may be older than what is written because of it, but not by more."""
@@ -76,10 +76,6 @@ class CheckStates:
             # All, that those who ask for the same ones again are told of nothing twice.
             keep(instance, folder, states, kept=kept)
         return states
-
-    def forget(self, instance: dg.DagsterInstance) -> None:
-        """Events were deleted, which leaves no trace."""
-        forget(instance)
 
     def _settled(self, now: dt.datetime) -> int:
         """The newest event because of which nothing is still to be written."""

@@ -41,6 +41,7 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.pool import NullPool, StaticPool
 
 from gardener_dagster.check_states import CheckStates
+from gardener_dagster.kept_states import forget
 
 OPEN_AT_ONCE = 8
 """Databases: a run has its own and the one for all; a webserver looks at many, few at a time."""
@@ -118,18 +119,18 @@ class OpenEventLog(SqliteEventLogStorage):
     def wipe_asset(self, asset_key: dg.AssetKey) -> None:
         """Deletes what is known of an asset, of its checks too."""
         super().wipe_asset(asset_key)
-        self._checks.forget(self._instance)
+        forget(self._instance)
 
     def delete_events(self, run_id: str) -> None:
         """Deletes what a run did; what it made may be older then, or not there."""
         super().delete_events(run_id)
-        self._checks.forget(self._instance)
+        forget(self._instance)
 
     def wipe(self) -> None:
         """Deletes everything; of what is deleted nothing stays open."""
         self._close()
         super().wipe()
-        self._checks.forget(self._instance)
+        forget(self._instance)
 
     def dispose(self) -> None:
         """Closes all databases."""

@@ -53,7 +53,7 @@ def folder_of(instance: dg.DagsterInstance) -> str:
 
 
 def forget(instance: dg.DagsterInstance) -> None:
-    """Leave all that is kept: they are kept in another folder from now on.
+    """Leave all that is kept, after events were deleted: it is kept in another folder from now on.
 
     Who is still working out a state from what there was before keeps it in the old one.
     """

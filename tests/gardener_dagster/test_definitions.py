@@ -1,4 +1,3 @@
-import datetime as dt
 import os
 import subprocess
 import sys
@@ -11,7 +10,6 @@ from gardener_api.config import GardenerConfig, load_config
 from gardener_dagster.definitions import build_defs, defs_of_environment
 from gardener_dagster.history import historical_pass_sensor
 from gardener_dagster.resources import GCSResource, JobStoreResource, WarehouseResource
-from gardener_dagster.ticks import seconds_between
 
 PRODUCTION = Path(__file__).parent.parent / "fixtures" / "production.yml"
 
@@ -120,4 +118,4 @@ def test_d23_the_historical_pass_is_on_unless_the_config_says_off(
 
 def test_late_archives_are_looked_for_each_half_hour(repository: dg.RepositoryDefinition) -> None:
     sensor = repository.get_sensor_def("late_archives")
-    assert sensor.minimum_interval_seconds == seconds_between(dt.timedelta(minutes=30))
+    assert sensor.minimum_interval_seconds == 30 * 60 - 1  # as Dagster counts

@@ -4,8 +4,11 @@ import datetime as dt
 from collections.abc import Iterator
 from pathlib import Path
 
+import daily_schedule
 import pytest
+from dagster_instance import instance_at
 from stack_client import StackClient
+from waiting import until
 
 from gardener_api.config import load_config
 from gardener_api.store import JobStore
@@ -56,6 +59,9 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StackClient]:
     for archive in (archives / f"ndt/ndt7/{BAD:%Y/%m/%d}").iterdir():
         archive.write_bytes(b"this is no archive")
     with running_stack(settings) as processes:
+        with instance_at(home / "dagster") as instance:
+            until(lambda: daily_schedule.is_known(instance), "no daemon has seen the schedule")
+            daily_schedule.turn_off(instance)
         upload_archives(archives, settings.storage_url, config, [*GOOD, *WITH_A_BAD_ONE])
         store = JobStore.open(
             settings.database_url,

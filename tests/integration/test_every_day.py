@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import dagster as dg
+import daily_schedule
 import pytest
 from asks import ask_for
 from dagster import DagsterRunStatus, RunsFilter
-from dagster._core.scheduler.instigation import ScheduleInstigatorData
 from dagster_instance import instance_at
 from dagster_ui import DagsterUI
 from renewing import renewing
@@ -129,16 +129,11 @@ class Teller:
             self.stack.store.enqueue([wish], now=due_at(last))
             for state in (JobState.LOADING, JobState.COMPLETE):
                 self.stack.store.stage(key, state, run_id="then", now=due_at(last))
-        [daily] = [s for s in self.instance.all_instigator_state() if s.name == "daily"]
-        then = due_at(last).timestamp() + 1
-        data = daily.instigator_data
-        assert isinstance(data, ScheduleInstigatorData)
-        self.instance.update_instigator_state(
-            daily.with_data(data._replace(start_timestamp=then, last_iteration_timestamp=then))
-        )
+        daily_schedule.turn_on(self.instance, last_tick=due_at(last))
 
     def catch_up(self) -> None:
         until(lambda: len(self.jobs(MISSED)) == 6, "the missed days were not asked for")
+        daily_schedule.turn_off(self.instance)
         until(lambda: all(r.is_finished for r in self.runs(**{PRIORITY_TAG: "daily"})), "no end")
         self.story.caught_up = self.runs(**{PRIORITY_TAG: "daily"})
         self.story.failed = self.jobs(MISSED)

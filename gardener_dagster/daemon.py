@@ -3,8 +3,9 @@
 Dagster runs all of them as threads of one process. That of backfills makes runs one after the
 other, for minutes, and meanwhile schedules, sensors and the run queue wait for Python's lock: what
 is due today waited for what somebody asked for of last year. Two processes share the processor as
-their runs do, daily work first. All else is Dagster's; ``dagster-daemon run``, which has them all
-in one process, works too.
+their runs do, daily work first. With that of backfills goes one that Dagster does not have
+(``check_daemon``), which nobody waits for either. All else is Dagster's; ``dagster-daemon run``,
+which has all of its own in one process, works too.
 """
 
 import logging
@@ -23,6 +24,8 @@ from dagster._daemon.daemon import BackfillDaemon, DagsterDaemon
 from dagster._utils.interrupts import capture_interrupts
 
 from gardener_api.jobs import Priority
+from gardener_dagster.check_daemon import CheckDaemon
+from gardener_dagster.event_log import OpenEventLog
 from gardener_dagster.run_queue import NICENESS
 
 
@@ -68,7 +71,10 @@ def _run(workspace: Sequence[str], *, backfills: bool) -> None:
 
     def chosen(instance: dg.DagsterInstance) -> Sequence[DagsterDaemon[Any]]:
         daemons = create_daemons_from_instance(instance)
-        return [daemon for daemon in daemons if isinstance(daemon, BackfillDaemon) == backfills]
+        found = [daemon for daemon in daemons if isinstance(daemon, BackfillDaemon) == backfills]
+        if backfills and isinstance(instance.event_log_storage, OpenEventLog):
+            found.append(CheckDaemon())  # another storage keeps no states
+        return found
 
     try:
         with (

@@ -37,11 +37,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import daily_schedule
 import yaml
 from costs import Cost, Costs
-from dagster._core.scheduler.instigation import InstigatorStatus, ScheduleInstigatorData
 from dagster_instance import instance_at
-from dagster_pages import Load, load_times
+from dagster_pages import Loads, load_times
 from dagster_ui import DagsterUI
 from floors import measure_floor
 from history_facts import count
@@ -176,10 +176,8 @@ class Story:
     def tell_all(self) -> None:
         """The scenario."""
         wanted = len(self.dates) * len(self.history.config.sources)
-        self.until(
-            lambda: any(s.name == "daily" for s in self.history.instance.all_instigator_state())
-        )
-        self._turn_daily(on=False)
+        self.until(lambda: daily_schedule.is_known(self.history.instance))
+        daily_schedule.turn_off(self.history.instance)
         chain = [
             list(key.path)
             for source in self.history.config.sources
@@ -232,24 +230,15 @@ class Story:
                 part.process.wait()
             part.process = None
         print("        daemon and code server have ended", flush=True)
-        self._turn_daily(on=True)
+        # As if they had been down before its tick at 10:30.
+        due = due_at(newest_due(dt.datetime.now(dt.UTC)))
+        daily_schedule.turn_on(self.history.instance, last_tick=due - dt.timedelta(seconds=1))
         for part in reversed(parts):
             part.log = part.log.with_stem(f"{part.log.stem}-2")
             part.start()
             assert part.process is not None
             self.costs.follow(part.name, part.process.pid)
         self.history.logs.append(parts[0].log)
-
-    def _turn_daily(self, *, on: bool) -> None:
-        """Off: no tick comes by itself. On: the last one before now is due."""
-        [state] = [s for s in self.history.instance.all_instigator_state() if s.name == "daily"]
-        data = state.instigator_data
-        assert isinstance(data, ScheduleInstigatorData)
-        if on:
-            then = due_at(newest_due(dt.datetime.now(dt.UTC))).timestamp() - 1
-            data = data._replace(start_timestamp=then, last_iteration_timestamp=then)
-        status = InstigatorStatus.RUNNING if on else InstigatorStatus.STOPPED
-        self.history.instance.update_instigator_state(state.with_data(data).with_status(status))
 
 
 # -- what is shown
@@ -260,22 +249,26 @@ def show_pages(home: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="gardener-benchmark-") as empty:
         shutil.copyfile(home / "gardener.yml", Path(empty, "gardener.yml"))
         baseline = dict(loads_of(Path(empty)))
-    show(["page, s", "drawn, first", "p50", "whole, first", "p50", "max", "empty, p50", "ratio"])
-    for name, loads in loads_of(home):
-        drawn, whole = [load.drawn for load in loads], [load.whole for load in loads]
-        p50 = statistics.median(whole)
-        cells = [drawn[0], statistics.median(drawn), whole[0], p50, max(whole)]
+    groups = ["first", "", "new, p50", "", "", "again, p50", "", "", "empty, p50", ""]
+    columns = ["drawn", "whole", "drawn", "whole", "max", "drawn", "whole", "max", "new", "again"]
+    show(["", *groups])
+    show(["page, s", *columns])
+    for name, (new, again) in loads_of(home):
+        cells = [*new[0]]
+        for loads in (new, again):
+            drawn, whole = zip(*loads, strict=True)
+            cells += [statistics.median(drawn), statistics.median(whole), max(whole)]
         if name in baseline:
-            empty_p50 = statistics.median(load.whole for load in baseline[name])
-            cells += [empty_p50, p50 / empty_p50]
+            cells += [statistics.median(load.whole for load in loads) for loads in baseline[name]]
         show([name, *(f"{cell:.2f}" for cell in cells)])
     print(
         "drawn: what the page is opened for is there; whole: the statuses of all assets, too;"
-        "\nfirst: after the webserver was started; empty: this configuration without any history"
+        "\nnew: in a browser with an empty cache; again: in one that had the page open before;"
+        "\nempty: this configuration without any history, until it is whole"
     )
 
 
-def loads_of(home: Path) -> Iterator[tuple[str, list[Load]]]:
+def loads_of(home: Path) -> Iterator[tuple[str, Loads]]:
     """Load times of the pages of what is in a folder, which may be nothing but a configuration."""
     settings = settings_of(home)
     config = load_config(settings.config)

@@ -11,7 +11,7 @@ from dagster._core.workspace.context import BaseWorkspaceRequestContext, IWorksp
 from dagster._daemon.daemon import DaemonIterator, IntervalDaemon
 
 INTERVAL = dt.timedelta(minutes=1)
-"""In which a backfill makes a few hundred partitions; a look at those takes 0.3 CPU-s."""
+"""In which a backfill makes two hundred partitions; a look at those takes 0.4 CPU-s."""
 
 
 class CheckDaemon(IntervalDaemon[IWorkspaceProcessContext[BaseWorkspaceRequestContext]]):

@@ -8,22 +8,22 @@ happened since.
 
 import datetime as dt
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 
 import dagster as dg
 from dagster import AssetCheckKey, AssetKey, DagsterEventType, DagsterRunStatus, RunsFilter
 from dagster._core.asset_graph_view.serializable_entity_subset import SerializableEntitySubset
+from dagster._core.events import EVENT_TYPE_TO_PIPELINE_RUN_STATUS
 from dagster._core.storage.asset_check_execution_record import (
     AssetCheckExecutionRecordStatus,
     AssetCheckExecutionResolvedStatus,
     AssetCheckPartitionInfo,
 )
-from dagster._core.storage.asset_check_state import AssetCheckState
+from dagster._core.storage.asset_check_state import AssetCheckState, StatusSubsets
 from dagster._core.storage.dagster_run import FINISHED_STATUSES
 from dagster._core.storage.event_log import SqlEventLogStorage
 from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable as Executions
 from dagster._core.storage.event_log.schema import SqlEventLogStorageTable as Events
-from dagster_shared.record import copy
 from sqlalchemy import select
 
 from gardener_dagster.kept_states import KeptStates, Keys, Partitions, folder_of, keep
@@ -37,9 +37,11 @@ MANY = 500
 FAR_BEHIND = 1_000
 """Events of others; after so many a state is kept anew though nothing happened to it."""
 
-_CHECKED = [
+_OF_CHECKS = [
     DagsterEventType.ASSET_CHECK_EVALUATION.value,
     DagsterEventType.ASSET_CHECK_EVALUATION_PLANNED.value,
+    # What was planned and is not done then, is not going on any more.
+    *(e.value for e, of in EVENT_TYPE_TO_PIPELINE_RUN_STATUS.items() if of in FINISHED_STATUSES),
 ]
 _EVALUATED = {
     AssetCheckExecutionRecordStatus.SUCCEEDED: AssetCheckExecutionResolvedStatus.SUCCEEDED,
@@ -66,11 +68,14 @@ class CheckStates:
         kept = self._kept.read(instance, folder, keys)
         changed = self._changed(kept)
         whole = [(key, of) for key, of in keys if key not in kept or _is_whole(of, changed[key])]
-        states = self._work_out(whole, instance)
-        states |= self._bring_up_to_date(
-            [(key, of, kept[key]) for key, of in keys if key not in states], changed, instance
-        )
-        states = {key: copy(state, latest_storage_id=settled) for key, state in states.items()}
+        subsets = self._work_out(whole, instance)
+        rest = [(key, of) for key, of in keys if key not in subsets]
+        subsets |= self._bring_up_to_date(rest, kept, changed, instance)
+        # Which run goes on where, Dagster notes for itself alone.
+        states = {
+            key: AssetCheckState(latest_storage_id=settled, subsets=of, in_progress_runs={})
+            for key, of in subsets.items()
+        }
         oldest = min((state.latest_storage_id for state in kept.values()), default=0)
         if any(changed.values()) or len(kept) < len(keys) or settled - oldest > FAR_BEHIND:
             # All, that those who ask for the same ones again are told of nothing twice.
@@ -87,14 +92,14 @@ class CheckStates:
     def _changed(
         self, states: Mapping[AssetCheckKey, AssetCheckState]
     ) -> Mapping[AssetCheckKey, set[str | None]]:
-        """In which partitions of each check something has happened, or goes on."""
+        """In which partitions of each check something has happened."""
         changed: dict[AssetCheckKey, set[str | None]] = defaultdict(set)
         if not states:
             return changed
         since = min(state.latest_storage_id for state in states.values())
         assets = {key.asset_key.to_string(): key.asset_key for key in states}
         runs = select(Events.c.run_id).where(
-            Events.c.dagster_event_type.in_(_CHECKED), Events.c.id > since
+            Events.c.dagster_event_type.in_(_OF_CHECKS), Events.c.id > since
         )
         checked = select(
             Executions.c.asset_key, Executions.c.check_name, Executions.c.partition
@@ -114,60 +119,53 @@ class CheckStates:
             for asset, partition in connection.execute(made):
                 if asset in assets:
                     of_asset[assets[asset]].add(partition)
-        for key, state in states.items():
+        for key in states:
             changed[key] |= of_asset[key.asset_key]
-            for going_on in state.in_progress_runs.values():  # a run's end is no event of the check
-                changed[key] |= _partitions_of(going_on)
         return changed
 
     def _bring_up_to_date(
         self,
-        kept: Sequence[tuple[AssetCheckKey, Partitions, AssetCheckState]],
+        keys: Keys,
+        kept: Mapping[AssetCheckKey, AssetCheckState],
         changed: Mapping[AssetCheckKey, set[str | None]],
         instance: dg.DagsterInstance,
-    ) -> dict[AssetCheckKey, AssetCheckState]:
+    ) -> dict[AssetCheckKey, StatusSubsets]:
         together: dict[frozenset[str], list[AssetCheckKey]] = defaultdict(list)
-        for key, _, _ in kept:
+        for key, _ in keys:
             together[frozenset(name for name in changed[key] if name)].append(key)
         infos = [
             info
-            for names, keys in together.items()
+            for names, of in together.items()
             if names
-            for info in self._storage.get_asset_check_partition_info(
-                keys, partition_keys=list(names)
-            )
+            for info in self._storage.get_asset_check_partition_info(of, partition_keys=list(names))
         ]
-        ended, of = _ended_runs(instance, infos), _by_check(infos)
-        return {
-            key: (
-                _without(state, key, partitions, changed[key]).with_updates(
-                    key, partitions, of[key], ended
-                )
-                if changed[key]
-                else state
-            )
-            for key, partitions, state in kept
-        }
+        ended, infos_of = _ended_runs(instance, infos), _by_check(infos)
+        valid = _valid(of for key, of in keys if changed[key])
+        found = {}
+        for key, partitions in keys:
+            subsets = kept[key].subsets
+            if changed[key]:
+                names = changed[key] & valid[partitions]
+                gone = _subset(key, names, partitions)
+                new = _subsets(key, infos_of[key], names, partitions, ended)
+                subsets = {
+                    status: subset.compute_difference(gone).compute_union(new[status])
+                    for status, subset in subsets.items()
+                }
+            found[key] = subsets
+        return found
 
     def _work_out(
         self, keys: Keys, instance: dg.DagsterInstance
-    ) -> dict[AssetCheckKey, AssetCheckState]:
+    ) -> dict[AssetCheckKey, StatusSubsets]:
         """From all of history."""
         if not keys:
             return {}
         infos = self._storage.get_asset_check_partition_info([key for key, _ in keys])
-        ended, of = _ended_runs(instance, infos), _by_check(infos)
-        valid = {
-            partitions: {None} if partitions is None else set(partitions.get_partition_keys())
-            for partitions in {partitions for _, partitions in keys}
-        }
+        ended, infos_of = _ended_runs(instance, infos), _by_check(infos)
+        valid = _valid(of for _, of in keys)
         return {
-            key: _state(
-                key,
-                partitions,
-                [info for info in of[key] if info.partition_key in valid[partitions]],
-                ended,
-            )
+            key: _subsets(key, infos_of[key], valid[partitions], partitions, ended)
             for key, partitions in keys
         }
 
@@ -175,10 +173,6 @@ class CheckStates:
 def _is_whole(partitions: Partitions, changed: Collection[str | None]) -> bool:
     """Whether what has changed is all of it, or as good as all."""
     return bool(changed) and (partitions is None or None in changed or len(changed) > MANY)
-
-
-def _partitions_of(subset: SerializableEntitySubset[AssetCheckKey]) -> set[str | None]:
-    return set(subset.subset_value.get_partition_keys()) if subset.is_partitioned else {None}
 
 
 def _by_check(
@@ -204,39 +198,50 @@ def _is_evaluated(info: AssetCheckPartitionInfo) -> bool:
     return info.latest_execution_status in _EVALUATED
 
 
-def _without(
-    state: AssetCheckState,
-    key: AssetCheckKey,
-    partitions: Partitions,
-    changed: Collection[str | None],
-) -> AssetCheckState:
-    """What stays as it is; a run that goes on is in partitions that do not."""
-    names = [name for name in changed if name and partitions and partitions.has_partition_key(name)]
-    gone = SerializableEntitySubset.from_coercible_value(key, names, partitions)
-    subsets = {of: subset.compute_difference(gone) for of, subset in state.subsets.items()}
-    return copy(state, subsets=subsets, in_progress_runs={})
+def _valid(definitions: Iterable[Partitions]) -> Mapping[Partitions, set[str | None]]:
+    """Their partitions; to ask for each whether it is one takes a tenth of a millisecond."""
+    return {
+        partitions: {None} if partitions is None else set(partitions.get_partition_keys())
+        for partitions in set(definitions)
+    }
 
 
-def _state(
+def _subsets(
     key: AssetCheckKey,
+    infos: Iterable[AssetCheckPartitionInfo],
+    valid: Collection[str | None],
     partitions: Partitions,
-    infos: Sequence[AssetCheckPartitionInfo],
     ended: Mapping[str, DagsterRunStatus],
-) -> AssetCheckState:
-    """All partitions of a status at once; those only planned, which are few, as Dagster does."""
-    found: dict[AssetCheckExecutionResolvedStatus, list[str | None]] = defaultdict(list)
+) -> StatusSubsets:
+    """All partitions of a status at once: Dagster adds one by one, half a millisecond each."""
+    found: dict[AssetCheckExecutionResolvedStatus | None, list[str | None]] = defaultdict(list)
     for info in infos:
-        if _is_evaluated(info) and info.is_current:
-            found[_EVALUATED[info.latest_execution_status]].append(info.partition_key)
-    evaluated = AssetCheckState(
-        latest_storage_id=0,
-        subsets={
-            status: SerializableEntitySubset.from_coercible_value(
-                key, None if partitions is None else [name for name in names if name], partitions
-            )
-            for status, names in found.items()
-        },
-        in_progress_runs={},
-    )
-    planned = [info for info in infos if not _is_evaluated(info)]
-    return evaluated.with_updates(key, partitions, planned, ended)
+        if info.partition_key in valid:
+            found[_status(info, ended)].append(info.partition_key)
+    return {
+        status: _subset(key, found[status], partitions)
+        for status in AssetCheckExecutionResolvedStatus
+    }
+
+
+def _status(
+    info: AssetCheckPartitionInfo, ended: Mapping[str, DagsterRunStatus]
+) -> AssetCheckExecutionResolvedStatus | None:
+    """None: what was checked has been made anew since."""
+    if _is_evaluated(info):
+        return _EVALUATED[info.latest_execution_status] if info.is_current else None
+    status = ended.get(info.latest_planned_run_id)
+    if status is None:
+        return AssetCheckExecutionResolvedStatus.IN_PROGRESS
+    if status is DagsterRunStatus.FAILURE:
+        return AssetCheckExecutionResolvedStatus.EXECUTION_FAILED
+    return AssetCheckExecutionResolvedStatus.SKIPPED
+
+
+def _subset(
+    key: AssetCheckKey, names: Collection[str | None], partitions: Partitions
+) -> SerializableEntitySubset[AssetCheckKey]:
+    if partitions is None:
+        return SerializableEntitySubset(key, bool(names))
+    named = [name for name in names if name]
+    return SerializableEntitySubset.from_coercible_value(key, named, partitions)

@@ -89,9 +89,6 @@ def _text_of(state: AssetCheckState) -> str:
                 for status, subset in state.subsets.items()
                 if not subset.is_empty
             },
-            "runs": {
-                run: serialize_value(subset) for run, subset in state.in_progress_runs.items()
-            },
         }
     )
 
@@ -102,14 +99,10 @@ def _state_of(text: str, key: AssetCheckKey, partitions: Partitions) -> AssetChe
     return AssetCheckState(
         latest_storage_id=read["latest"],
         subsets={
-            status: _subset_of(read["subsets"][status.value])
+            status: deserialize_value(read["subsets"][status.value], SerializableEntitySubset)
             if status.value in read["subsets"]
             else none
             for status in AssetCheckExecutionResolvedStatus
         },
-        in_progress_runs={run: _subset_of(subset) for run, subset in read["runs"].items()},
+        in_progress_runs={},
     )
-
-
-def _subset_of(text: str) -> SerializableEntitySubset[AssetCheckKey]:
-    return deserialize_value(text, SerializableEntitySubset)

@@ -254,24 +254,41 @@ def test_what_is_being_written_is_looked_at_again(
     assert states(storage)["whole"] == {"SUCCEEDED": [DATE, LATER]}
 
 
-def test_a_check_whose_run_goes_on_is_asked_for_until_the_run_ends(
+@pytest.mark.parametrize(
+    ("end", "status"),
+    [("report_run_failed", "EXECUTION_FAILED"), ("report_run_canceled", "SKIPPED")],
+)
+def test_a_check_goes_on_until_its_run_ends(
     instance: dg.DagsterInstance,
+    elsewhere: dg.DagsterInstance,
+    own: SqliteEventLogStorage,
+    asked: list[Any],
+    monkeypatch: pytest.MonkeyPatch,
+    end: str,
+    status: str,
 ) -> None:
     run_it(instance, DATE)
     definitions = dg.Definitions(assets=[table], asset_checks=[whole])
-    run = instance.create_run_for_job(
-        definitions.resolve_implicit_global_asset_job_def(), tags={"dagster/partition": LATER}
-    )
+    job = definitions.resolve_implicit_global_asset_job_def()
+    run = instance.create_run_for_job(job, tags={"dagster/partition": LATER})
     before = {"SUCCEEDED": [DATE], "IN_PROGRESS": [LATER]}
+    assert states_later(instance)["whole"] == states(own)["whole"] == before
+    asked.clear()
     assert states_later(instance)["whole"] == before
-    # Its end, without an event: what is kept must not hide it.
-    instance.run_storage.handle_run_event(
-        run.run_id,
-        dg.DagsterEvent(
-            dg.DagsterEventType.RUN_FAILURE.value, "__ASSET_JOB", message="from a test"
-        ),
-    )
-    after = {"SUCCEEDED": [DATE], "EXECUTION_FAILED": [LATER]}
+    assert asked == []
+
+    write = elsewhere.run_storage.handle_run_event
+    between = []
+
+    def look_first(*of: Any, **how: Any) -> None:
+        between.append(states(log(instance))["whole"])  # the event is there, its run still goes on
+        write(*of, **how)
+
+    monkeypatch.setattr(elsewhere.run_storage, "handle_run_event", look_first)
+    getattr(elsewhere, end)(run)
+    assert between == [before]
+    after = {"SUCCEEDED": [DATE], status: [LATER]}
+    assert states(log(instance))["whole"] == states(own)["whole"] == after
     assert states_later(instance)["whole"] == after
 
 

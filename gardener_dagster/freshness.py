@@ -38,6 +38,7 @@ def build_freshness(config: GardenerConfig) -> dg.Definitions:
                 KEY,
                 deps=[joined_key(source) or raw_key(source) for source in config.sources],
                 description="No data: its checks say how new each source's tables are.",
+                group_name=KEY.path[-1],
                 kinds={"check"},
             )
         ],

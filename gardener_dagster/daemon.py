@@ -4,7 +4,7 @@ Dagster runs all of them as threads of one process. That of backfills makes runs
 other, for minutes, and meanwhile schedules, sensors and the run queue wait for Python's lock: what
 is due today waited for what somebody asked for of last year. Two processes share the processor as
 their runs do, daily work first. With that of backfills goes one that Dagster does not have
-(``check_daemon``), which nobody waits for either. All else is Dagster's; ``dagster-daemon run``,
+(``status_daemon``), which nobody waits for either. All else is Dagster's; ``dagster-daemon run``,
 which has all of its own in one process, works too.
 """
 
@@ -24,9 +24,9 @@ from dagster._daemon.daemon import BackfillDaemon, DagsterDaemon
 from dagster._utils.interrupts import capture_interrupts
 
 from gardener_api.jobs import Priority
-from gardener_dagster.check_daemon import CheckDaemon
 from gardener_dagster.event_log import OpenEventLog
 from gardener_dagster.run_queue import NICENESS
+from gardener_dagster.status_daemon import StatusDaemon
 
 
 class DaemonEndedError(RuntimeError):
@@ -73,7 +73,7 @@ def _run(workspace: Sequence[str], *, backfills: bool) -> None:
         daemons = create_daemons_from_instance(instance)
         found = [daemon for daemon in daemons if isinstance(daemon, BackfillDaemon) == backfills]
         if backfills and isinstance(instance.event_log_storage, OpenEventLog):
-            found.append(CheckDaemon())  # another storage keeps no states
+            found.append(StatusDaemon())  # another storage keeps no states
         return found
 
     try:

@@ -12,8 +12,8 @@ from dagster_instance import instance_at
 from waiting import until
 
 from gardener_api.jobs import Priority
-from gardener_dagster.check_daemon import CheckDaemon
 from gardener_dagster.run_queue import NICENESS
+from gardener_dagster.status_daemon import StatusDaemon
 
 ROOT = Path(__file__).parent.parent.parent
 BACKFILL = "BACKFILL"
@@ -53,13 +53,13 @@ def is_gone(group: int) -> bool:
 
 def test_backfills_have_a_process_apart_and_each_daemon_runs_once(tmp_path: Path) -> None:
     with running(tmp_path) as process, instance_at(tmp_path) as instance:
-        wanted = {*instance.get_required_daemon_types(), CheckDaemon.daemon_type()}
+        wanted = {*instance.get_required_daemon_types(), StatusDaemon.daemon_type()}
         until(lambda: set(instance.get_daemon_heartbeats()) == wanted, "not all live", 60)
         ids = {kind: beat.daemon_id for kind, beat in instance.get_daemon_heartbeats().items()}
         apart = child_of(process.pid)
         assert len(set(ids.values())) == 2
         of_backfills = {kind for kind, of in ids.items() if of == ids[BACKFILL]}
-        assert of_backfills == {BACKFILL, CheckDaemon.daemon_type()}
+        assert of_backfills == {BACKFILL, StatusDaemon.daemon_type()}
         # In the order in which runs share the processor.
         assert os.getpriority(os.PRIO_PROCESS, process.pid) == NICENESS[Priority.DAILY]
         assert os.getpriority(os.PRIO_PROCESS, apart) == NICENESS[Priority.BACKFILL]

@@ -11,10 +11,10 @@ from stack_client import StackClient
 from waiting import until
 
 from gardener_api.jobs import JobState
-from gardener_dagster.check_daemon import INTERVAL
 from gardener_dagster.kept_states import KeptStates, folder_of
 from gardener_dagster.partitions import daily_partitions
 from gardener_dagster.planning import job_key
+from gardener_dagster.status_daemon import INTERVAL
 
 GOOD = [dt.date(2024, 3, day) for day in (1, 2)]
 BAD = dt.date(2024, 5, 2)

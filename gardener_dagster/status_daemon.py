@@ -7,6 +7,7 @@ asset graph.
 """
 
 import datetime as dt
+from threading import Event
 from typing import Any
 
 from dagster._core.storage.asset_check_state import AssetCheckState
@@ -28,6 +29,13 @@ class StatusDaemon(IntervalDaemon[IWorkspaceProcessContext[BaseWorkspaceRequestC
     def daemon_type(cls) -> str:
         """What Dagster calls it."""
         return "GARDENER_STATUS"
+
+    def core_loop(
+        self, workspace_process_context: IWorkspaceProcessContext[Any], shutdown_event: Event
+    ) -> DaemonIterator:
+        """Looks for the first time after an interval: at its start a gardener has other work."""
+        shutdown_event.wait(self.interval_seconds)
+        yield from super().core_loop(workspace_process_context, shutdown_event)
 
     def run_iteration(
         self, workspace_process_context: IWorkspaceProcessContext[Any]

@@ -41,7 +41,7 @@ import daily_schedule
 import yaml
 from costs import Cost, Costs
 from dagster_instance import instance_at
-from dagster_pages import Loads, load_times
+from dagster_pages import Load, Loads, load_times
 from dagster_ui import DagsterUI
 from floors import measure_floor
 from history_facts import count
@@ -249,20 +249,20 @@ def show_pages(home: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="gardener-benchmark-") as empty:
         shutil.copyfile(home / "gardener.yml", Path(empty, "gardener.yml"))
         baseline = dict(loads_of(Path(empty)))
-    groups = ["first", "", "new, p50", "", "", "again, p50", "", "", "empty, p50", ""]
-    columns = ["drawn", "whole", "drawn", "whole", "max", "drawn", "whole", "max", "new", "again"]
-    show(["", *groups])
-    show(["page, s", *columns])
+    parts = list(Load._fields)
+    show(["", "first", "", "", "new, p50", "", "", "again, p50", "", "", "max", "empty, p50"])
+    show(["page, s", *parts, *parts, *parts, "whole", "new", "again"])
     for name, (new, again) in loads_of(home):
         cells = [*new[0]]
         for loads in (new, again):
-            drawn, whole = zip(*loads, strict=True)
-            cells += [statistics.median(drawn), statistics.median(whole), max(whole)]
+            cells += map(statistics.median, zip(*loads, strict=True))
+        cells.append(max(load.whole for load in (*new, *again)))
         if name in baseline:
             cells += [statistics.median(load.whole for load in loads) for loads in baseline[name]]
         show([name, *(f"{cell:.2f}" for cell in cells)])
     print(
-        "drawn: what the page is opened for is there; whole: the statuses of all assets, too;"
+        "drawn: what the page is opened for is there; answered: the webserver has no more to do;"
+        "\nwhole: the statuses of all assets, too, a second after they came;"
         "\nnew: in a browser with an empty cache; again: in one that had the page open before;"
         "\nempty: this configuration without any history, until it is whole"
     )

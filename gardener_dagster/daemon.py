@@ -53,11 +53,11 @@ def run(workspace: Sequence[str]) -> None:
         _run(workspace, backfills=False)
     finally:
         ending.set()
-        ended = backfills.exitcode
+        by_itself = wait([backfills.sentinel], timeout=0)  # seen before there is a code
         backfills.terminate()
         backfills.join()
-    if ended:
-        raise DaemonEndedError(f"the daemon of backfills ended with code {ended}")
+    if by_itself and backfills.exitcode:
+        raise DaemonEndedError(f"the daemon of backfills ended with code {backfills.exitcode}")
 
 
 def _run_backfills(workspace: Sequence[str]) -> None:

@@ -261,7 +261,7 @@ def show_pages(home: Path) -> None:
             cells += [statistics.median(load.whole for load in loads) for loads in baseline[name]]
         show([name, *(f"{cell:.2f}" for cell in cells)])
     print(
-        "drawn: what the page is opened for is there; answered: the webserver has no more to do;"
+        "drawn: what the page is opened for is there; answered: the webserver's last answer came;"
         "\nwhole: the statuses of all assets, too, a second after they came;"
         "\nnew: in a browser with an empty cache; again: in one that had the page open before;"
         "\nempty: this configuration without any history, until it is whole"

@@ -43,9 +43,7 @@ def test_dates_of_assets_and_checks_are_kept(tmp_path: Path) -> None:
     with instance_in(tmp_path) as instance:
         dg.materialize([table], instance=instance, partition_key=DATE)
         dg.materialize([report], instance=instance)
-        process: Any = SimpleNamespace(
-            instance=instance, create_request_context=lambda: Context(instance)
-        )
+        process: Any = SimpleNamespace(create_request_context=lambda: Context(instance))
 
         assert set(StatusDaemon().run_iteration(process)) == {None}  # no error
 

@@ -6,6 +6,9 @@ from urllib.parse import quote, urlencode, urlsplit
 
 _CONSOLE = "https://console.cloud.google.com"
 
+_ALL = 100
+"""Assets; M-Lab's sources have 56."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Links:
@@ -27,6 +30,15 @@ class Links:
     def __post_init__(self) -> None:
         _check("Dagster's URL", self.dagster_url, "http://dagster:3000")
         _check("the status page's URL", self.status_url, "http://sidecar:8081")
+
+    def asset_graph(self) -> str | None:
+        """All assets in Dagster, with their statuses.
+
+        Dagster's UI asks for the statuses of ten assets at a time, and waits a second before it
+        shows more of them. It is told to ask for all at once, and does as long as its window is
+        open, on other pages too.
+        """
+        return self._dagster(f"asset-groups?{urlencode({'live-data-batch-size': _ALL})}")
 
     def run(self, run_id: str) -> str | None:
         """A run in Dagster."""

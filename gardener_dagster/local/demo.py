@@ -17,6 +17,7 @@ from rich.live import Live
 
 from gardener_api.config import GardenerConfig, load_config
 from gardener_api.jobs import ENDED, Job
+from gardener_api.links import Links
 from gardener_api.store import JobStore
 from gardener_dagster.daily import newest_due
 from gardener_dagster.local import report
@@ -215,7 +216,7 @@ def _settings(
 @contextmanager
 def _stack(console: Console, settings: StackSettings) -> Iterator[Processes]:
     console.print(
-        f"Dagster      [link]{settings.dagster_url}[/]\n"
+        f"Dagster      [link]{Links(dagster_url=settings.dagster_url).asset_graph()}[/]\n"
         f"Status page  [link]{settings.status_url}[/]\n"
         f"Jobs API     {settings.jobs_url}\n"
         f"Data, logs   {settings.home}\n"

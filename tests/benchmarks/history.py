@@ -262,7 +262,8 @@ def show_pages(home: Path) -> None:
         show([name, *(f"{cell:.2f}" for cell in cells)])
     print(
         "drawn: what the page is opened for is there; answered: the webserver's last answer came;"
-        "\nwhole: the statuses of all assets, too, a second after they came;"
+        "\nwhole: the statuses of all assets, too, which may be a second after they came;"
+        "\nby tens: opened without the link of the status page;"
         "\nnew: in a browser with an empty cache; again: in one that had the page open before;"
         "\nempty: this configuration without any history, until it is whole"
     )

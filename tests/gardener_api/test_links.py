@@ -9,6 +9,7 @@ DATE = dt.date(2024, 3, 1)
 
 def test_where_nobody_said_where_there_are_no_links() -> None:
     links = Links()
+    assert links.asset_graph() is None
     assert links.run("r") is None
     assert links.backfill("b") is None
     assert links.partition("raw_ndt/ndt7", DATE) is None
@@ -17,6 +18,9 @@ def test_where_nobody_said_where_there_are_no_links() -> None:
 
 def test_dagster() -> None:
     links = Links(dagster_url="http://dagster:3000/prefix/")
+    assert links.asset_graph() == (
+        "http://dagster:3000/prefix/asset-groups?live-data-batch-size=100"
+    )
     assert links.run("a/b c") == "http://dagster:3000/prefix/runs/a%2Fb%20c"
     assert links.run("") is None
     assert links.backfill("bf") == "http://dagster:3000/prefix/runs/b/bf"

@@ -274,6 +274,7 @@ class TestJob:
     def test_links(self, job_page: str) -> None:
         dagster, console = "http://dagster:3000", "https://console.cloud.google.com"
         for link in (
+            f"{dagster}/asset-groups?live-data-batch-size=100",
             f"{dagster}/runs/t",
             f"{dagster}/runs/b",
             f"{dagster}/runs/b/bf",

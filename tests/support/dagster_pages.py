@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 from playwright.sync_api import BrowserContext, Page, Request, ViewportSize, sync_playwright
 
+from gardener_api.links import Links
+
 TIMES = 5
 SECONDS = 60.0
 VIEWPORT = ViewportSize(width=1600, height=1000)
@@ -65,8 +67,10 @@ def load_times(
     """
     asset = f"/assets/{raw}?view=partitions"
     node = "foreignObject"  # of a graph
+    graph = str(Links(dagster_url=url).asset_graph()).removeprefix(url)  # as it is opened
     pages = {
-        "asset graph": ("/asset-groups", node, group),
+        "asset graph": (graph, node, group),
+        "asset graph, by tens": ("/asset-groups", node, group),
         "graph of a group": (f"/locations/gardener/asset-groups/{group}", node, "annotation2"),
         "catalog": ("/assets", "body", r"[\d,]+ partitions"),
     }

@@ -25,7 +25,9 @@ def enter_stage(
 
     Returns:
         The change; ``None`` if what the run works on is not the parse of this job: it is not done
-        yet, or it is done and nobody has begun to load it. Then the job waits for a run of its own.
+        yet, or it is done and nobody has begun to load it, or its rows did not come into raw, and
+        newer annotations have a join made of what is there. Then the job waits for a run of its
+        own.
 
     Raises:
         TransitionError: ``state`` is no stage, or the job cannot go there from where it is.
@@ -35,6 +37,9 @@ def enter_stage(
     if job.parsed is None:
         return None
     if job.state is JobState.POST_PROCESSING and state is not JobState.LOADING:
+        return None
+    is_join = state in (JobState.JOINING, JobState.COMPLETE)
+    if job.state is JobState.FAILED and job.failed_in is not JobState.JOINING and is_join:
         return None
     if job.state is state:
         if job.run_id == run_id:

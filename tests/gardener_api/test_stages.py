@@ -56,6 +56,18 @@ class TestMoves:
         change = enter_stage(failed, JobState.LOADING, run_id="t", detail="", now=now)
         assert change is None
 
+    def test_a_join_alone_repairs_only_a_join(self, parsed: Job, now: dt.datetime) -> None:
+        failed = replace(parsed, state=JobState.FAILED, failed_in=JobState.LOADING)
+        for state in (JobState.JOINING, JobState.COMPLETE):
+            assert enter_stage(failed, state, run_id="t", detail="", now=now) is None
+        loading = enter_stage(failed, JobState.LOADING, run_id="t", detail="", now=now)
+        assert loading is not None
+        in_join = replace(failed, failed_in=JobState.JOINING)
+        joining = enter_stage(in_join, JobState.JOINING, run_id="t", detail="", now=now)
+        assert joining is not None
+        complete = enter_stage(joining.job, JobState.COMPLETE, run_id="t", detail="", now=now)
+        assert complete is not None
+
 
 class TestInTheStore:
     def test_a_whole_life(

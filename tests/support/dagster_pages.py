@@ -33,8 +33,8 @@ class Load(NamedTuple):
     Attributes:
         drawn: What it is opened for is shown.
         answered: The last answer of the webserver came, of those that are shown then.
-        whole: Nothing is shown as still to come; Dagster's UI waits a second before it shows what
-            has come.
+        whole: Nothing is shown as still to come; Dagster's UI may wait a second before it shows
+            what has come.
     """
 
     drawn: float

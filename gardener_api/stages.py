@@ -24,10 +24,9 @@ def enter_stage(
     """Take a job to a stage of its tables, or to complete.
 
     Returns:
-        The change; ``None`` if what the run works on is not the parse of this job: it is not done
-        yet, or it is done and nobody has begun to load it, or its rows did not come into raw, and
-        newer annotations have a join made of what is there. Then the job waits for a run of its
-        own.
+        The change; ``None`` where the run does not work on what this job parsed: that is not done
+        yet, or nobody has begun to load it, or it is not in raw and the run joins what was there
+        before.
 
     Raises:
         TransitionError: ``state`` is no stage, or the job cannot go there from where it is.
@@ -39,7 +38,7 @@ def enter_stage(
     if job.state is JobState.POST_PROCESSING and state is not JobState.LOADING:
         return None
     is_join = state in (JobState.JOINING, JobState.COMPLETE)
-    if job.state is JobState.FAILED and job.failed_in is not JobState.JOINING and is_join:
+    if is_join and job.run_id != run_id and not _takes_a_join(job, state):
         return None
     if job.state is state:
         if job.run_id == run_id:
@@ -48,6 +47,13 @@ def enter_stage(
         return Change(job=again, events=(event(again, state, now=now, left=job),))
     error = "" if state is JobState.COMPLETE else job.error
     return move(job, state, now=now, detail=detail, run_id=run_id, error=error, failed_in=None)
+
+
+def _takes_a_join(job: Job, state: JobState) -> bool:
+    """Whether a join by another run is one of the rows of this job: they are in raw."""
+    if job.state is JobState.FAILED:
+        return state is JobState.JOINING and job.failed_in in (JobState.DELETING, JobState.JOINING)
+    return job.state in (JobState.JOINING, JobState.COMPLETE)
 
 
 def fail_stage(

@@ -7,7 +7,15 @@ from dataclasses import replace
 import pytest
 
 from gardener_api.calls import Update
-from gardener_api.jobs import Ask, Job, JobKey, JobState, TransitionError, new_job
+from gardener_api.jobs import (
+    TABLE_STATES,
+    Ask,
+    Job,
+    JobKey,
+    JobState,
+    TransitionError,
+    new_job,
+)
 from gardener_api.stages import enter_stage
 from gardener_api.store import JobStore
 
@@ -56,17 +64,43 @@ class TestMoves:
         change = enter_stage(failed, JobState.LOADING, run_id="t", detail="", now=now)
         assert change is None
 
-    def test_a_join_alone_repairs_only_a_join(self, parsed: Job, now: dt.datetime) -> None:
-        failed = replace(parsed, state=JobState.FAILED, failed_in=JobState.LOADING)
-        for state in (JobState.JOINING, JobState.COMPLETE):
-            assert enter_stage(failed, state, run_id="t", detail="", now=now) is None
-        loading = enter_stage(failed, JobState.LOADING, run_id="t", detail="", now=now)
-        assert loading is not None
-        in_join = replace(failed, failed_in=JobState.JOINING)
-        joining = enter_stage(in_join, JobState.JOINING, run_id="t", detail="", now=now)
-        assert joining is not None
-        complete = enter_stage(joining.job, JobState.COMPLETE, run_id="t", detail="", now=now)
-        assert complete is not None
+    @pytest.mark.parametrize("state", sorted(TABLE_STATES))
+    def test_a_join_of_what_was_in_raw_before_leaves_the_job_to_its_own_run(
+        self, parsed: Job, state: JobState, now: dt.datetime
+    ) -> None:
+        held = replace(parsed, state=state, run_id="t")
+        failed = replace(held, state=JobState.FAILED, failed_in=state)
+        taken = {
+            (job.state, into)
+            for job in (held, failed)
+            for into in (JobState.JOINING, JobState.COMPLETE)
+            if enter_stage(job, into, run_id="join", detail="", now=now)
+        }
+        assert taken == {
+            JobState.DELETING: {(JobState.FAILED, JobState.JOINING)},
+            JobState.JOINING: {
+                (JobState.JOINING, JobState.JOINING),
+                (JobState.JOINING, JobState.COMPLETE),
+                (JobState.FAILED, JobState.JOINING),
+            },
+        }.get(state, set())
+        for job in (held, failed):
+            assert enter_stage(job, JobState.LOADING, run_id="again", detail="", now=now)
+
+    def test_a_run_completes_what_it_joins(self, parsed: Job, now: dt.datetime) -> None:
+        for held in (
+            replace(parsed, state=JobState.DELETING, run_id="join"),
+            replace(parsed, state=JobState.JOINING, run_id="t"),
+            replace(parsed, state=JobState.FAILED, failed_in=JobState.JOINING, run_id="t"),
+            replace(parsed, state=JobState.COMPLETE, run_id="t"),
+        ):
+            joining = enter_stage(held, JobState.JOINING, run_id="join", detail="", now=now)
+            assert joining is not None
+            complete = enter_stage(
+                joining.job, JobState.COMPLETE, run_id="join", detail="", now=now
+            )
+            assert complete is not None
+            assert complete.job.state is JobState.COMPLETE
 
 
 class TestInTheStore:

@@ -254,6 +254,7 @@ class Machine(RuleBasedStateMachine):
             job is not None
             and job.parsed
             and not (job.state == "postProcessing" and state != "loading")
+            and (job.run_id == run_id or state in other_runs_may(job))
         )
         if job is None or not applies:
             assert self.store.stage(key, JobState(state), run_id=run_id, now=self.now) is None
@@ -355,6 +356,14 @@ class Machine(RuleBasedStateMachine):
             j.key: j.id for j in open_jobs
         }
         assert len({j.key for j in open_jobs}) == len(open_jobs)
+
+
+def other_runs_may(job: Model) -> tuple[str, ...]:
+    """The states to which a run may take it that does not have it."""
+    made = STAGES[:-1]
+    if job.state in ("joining", "complete"):
+        return (*made, "joining", "complete")
+    return (*made, "joining") if job.failed_in in ("deleting", "joining") else made
 
 
 described_names = (

@@ -20,7 +20,7 @@ from simulated import Parser, Put
 from gardener_api.config import GardenerConfig
 from gardener_api.jobs import Job, JobState
 from gardener_api.store import JobStore, StoreError
-from gardener_dagster import steps
+from gardener_dagster import sensors, steps
 from gardener_dagster.graph import MAY_EMPTY_TAG
 from gardener_dagster.local.bigquery.testing import running_server
 from gardener_dagster.planning import job_key
@@ -229,6 +229,36 @@ def test_a_row_that_bigquery_refuses_fails_the_date_and_is_named(
     assert chain.state(NDT7) == (JobState.FAILED, failure(result))
 
 
+def test_a_join_does_not_end_a_date_whose_load_failed(
+    chain: Chain, instance: dg.DagsterInstance
+) -> None:
+    chain.parse(ANNOTATION2, [row("x", datatype="annotation2", client={"Network": {}})])
+    chain.parse(NDT7, [row("x")])
+    chain.run(ANNOTATION2, "tmp", "raw", instance=instance)
+    assert chain.run(NDT7, "tmp", "raw", "joined", instance=instance).success
+    chain.write("ndt7", "a.tgz", [], text='{"id": "x", "date": \n')
+    failed = chain.run(NDT7, "tmp", "raw", instance=instance)
+    assert chain.run(NDT7, "joined", instance=instance).success
+    assert chain.state(NDT7) == (JobState.FAILED, failure(failed))
+    chain.write("ndt7", "a.tgz", [row("x")])
+    assert chain.run(NDT7, "tmp", "raw", instance=instance).success
+    assert chain.state(NDT7)[0] is JobState.JOINING
+    assert chain.run(NDT7, "joined", instance=instance).success
+    assert chain.state(NDT7) == (JobState.COMPLETE, "")
+
+
+def test_a_date_of_which_only_the_join_failed_is_repaired_by_a_join(
+    chain: Chain, instance: dg.DagsterInstance
+) -> None:
+    chain.parse(NDT7, [row("x")])
+    failed = chain.run(NDT7, "tmp", "raw", "joined", instance=instance)
+    assert chain.state(NDT7) == (JobState.FAILED, failure(failed))
+    chain.parse(ANNOTATION2, [row("x", datatype="annotation2", client={"Network": {}})])
+    chain.run(ANNOTATION2, "tmp", "raw", instance=instance)
+    assert chain.run(NDT7, "joined", instance=instance).success
+    assert chain.state(NDT7) == (JobState.COMPLETE, "")
+
+
 def test_a_bucket_that_cannot_be_listed_fails_the_date_and_is_named(
     chain: Chain, instance: dg.DagsterInstance, bucket: storage.Bucket
 ) -> None:
@@ -363,6 +393,28 @@ def test_a_run_that_waits_too_long_fails_and_names_the_other_and_the_job_goes_on
         f"run {other.run_id} works on tmp_ndt.ndt7$20240301 since 2024-03-02 12:00:00 UTC"
     )
     assert chain.state(NDT7) == (JobState.POST_PROCESSING, "")
+
+
+def test_a_join_that_waited_too_long_is_repaired_by_a_join(
+    chain: Chain,
+    instance: dg.DagsterInstance,
+    started: Callable[[], dg.DagsterRun],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    chain.parse(ANNOTATION2, [row("x", datatype="annotation2", client={"Network": {}})])
+    chain.run(ANNOTATION2, "tmp", "raw", instance=instance)
+    chain.parse(NDT7, [row("x")])
+    other = started()
+    chain.store.holds.take("ndt.ndt7", DAY, run_id=other.run_id, now=NOW)
+    with monkeypatch.context() as patch:
+        patch.setattr(steps, "HOLD_WAIT", dt.timedelta(seconds=-1))
+        result = chain.run(NDT7, "tmp", "raw", "joined", instance=instance)
+    assert failure(result).startswith(f"run {other.run_id} works on ndt.ndt7$20240301 since ")
+    sensors.fail_lost_runs(instance, chain.store, [], now=NOW)
+    assert chain.state(NDT7)[0] is JobState.FAILED
+    instance.report_run_failed(other)
+    assert chain.run(NDT7, "joined", instance=instance).success
+    assert chain.state(NDT7) == (JobState.COMPLETE, "")
 
 
 def test_d22_leftovers_in_tmp_go(

@@ -268,14 +268,12 @@ def test_d09_only_parsers_have_leases(
     for days, state in enumerate(["postProcessing", *sorted(TABLE_STATES)]):
         later = now + dt.timedelta(days=365 * (days + 1))
         if state != "postProcessing":
-            store.stage(make_key(), JobState.LOADING, run_id=f"t{days}", now=now)
-            store.stage(make_key(), JobState(state), run_id=f"t{days}", now=now)
+            store.stage(make_key(), JobState.LOADING, run_id="t", now=now)
+            store.stage(make_key(), JobState(state), run_id="t", now=now)
         assert store.expire(now=later) == []
         job = store.latest(make_key())
         assert job is not None
         assert (job.state, job.attempt, job.lease_expires) == (state, 1, None)
-        if state in ("deleting", "joining"):
-            break
     complete = store.stage(make_key(), JobState.COMPLETE, run_id="t", now=now)
     assert complete is not None
     assert complete.state is JobState.COMPLETE

@@ -6,8 +6,13 @@ from urllib.parse import quote, urlencode, urlsplit
 
 _CONSOLE = "https://console.cloud.google.com"
 
-_ALL = 100
-"""Assets; M-Lab's sources have 56."""
+_AT_ONCE = {"live-data-batch-size": "100"}
+"""Assets whose statuses Dagster's UI asks for at a time; M-Lab's sources have 56.
+
+By itself it asks for ten, and waits a second before it shows more of them; a quick answer it can
+lose, and then shows *Loading...* for five seconds more. It reads this when a window is opened, and
+keeps to it on all pages.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,13 +37,8 @@ class Links:
         _check("the status page's URL", self.status_url, "http://sidecar:8081")
 
     def asset_graph(self) -> str | None:
-        """All assets in Dagster, with their statuses.
-
-        Dagster's UI asks for the statuses of ten assets at a time, and waits a second before it
-        shows more of them. It is told to ask for all at once, and does as long as its window is
-        open, on other pages too.
-        """
-        return self._dagster(f"asset-groups?{urlencode({'live-data-batch-size': _ALL})}")
+        """All assets in Dagster, with their statuses."""
+        return self._dagster("asset-groups")
 
     def run(self, run_id: str) -> str | None:
         """A run in Dagster."""
@@ -50,8 +50,9 @@ class Links:
 
     def partition(self, asset: str, date: dt.date) -> str | None:
         """A date of an asset in Dagster; the asset like ``raw_ndt/ndt7``."""
-        query = urlencode({"view": "partitions", "partition": date.isoformat()})
-        return self._dagster(f"assets/{quote(asset)}?{query}")
+        return self._dagster(
+            f"assets/{quote(asset)}", view="partitions", partition=date.isoformat()
+        )
 
     def table(self, table: str) -> str | None:
         """A table in BigQuery's console; the table like ``raw_ndt.ndt7``."""
@@ -72,8 +73,10 @@ class Links:
         query = {"experiment": experiment, "datatype": datatype, "sort": "date"}
         return f"{self.status_url.rstrip('/')}/jobs?{urlencode(query)}"
 
-    def _dagster(self, path: str) -> str | None:
-        return f"{self.dagster_url.rstrip('/')}/{path}" if self.dagster_url else None
+    def _dagster(self, path: str, **query: str) -> str | None:
+        if not self.dagster_url:
+            return None
+        return f"{self.dagster_url.rstrip('/')}/{path}?{urlencode(query | _AT_ONCE)}"
 
 
 def _check(what: str, url: str | None, example: str) -> None:

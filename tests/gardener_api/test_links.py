@@ -18,14 +18,13 @@ def test_where_nobody_said_where_there_are_no_links() -> None:
 
 def test_dagster() -> None:
     links = Links(dagster_url="http://dagster:3000/prefix/")
-    assert links.asset_graph() == (
-        "http://dagster:3000/prefix/asset-groups?live-data-batch-size=100"
-    )
-    assert links.run("a/b c") == "http://dagster:3000/prefix/runs/a%2Fb%20c"
+    dagster, at_once = "http://dagster:3000/prefix", "live-data-batch-size=100"
+    assert links.asset_graph() == f"{dagster}/asset-groups?{at_once}"
+    assert links.run("a/b c") == f"{dagster}/runs/a%2Fb%20c?{at_once}"
     assert links.run("") is None
-    assert links.backfill("bf") == "http://dagster:3000/prefix/runs/b/bf"
+    assert links.backfill("bf") == f"{dagster}/runs/b/bf?{at_once}"
     assert links.partition("raw_ndt/ndt7", DATE) == (
-        "http://dagster:3000/prefix/assets/raw_ndt/ndt7?view=partitions&partition=2024-03-01"
+        f"{dagster}/assets/raw_ndt/ndt7?view=partitions&partition=2024-03-01&{at_once}"
     )
 
 

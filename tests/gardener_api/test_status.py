@@ -273,13 +273,14 @@ class TestJob:
 
     def test_links(self, job_page: str) -> None:
         dagster, console = "http://dagster:3000", "https://console.cloud.google.com"
+        at_once = "live-data-batch-size=100"
         for link in (
-            f"{dagster}/asset-groups?live-data-batch-size=100",
-            f"{dagster}/runs/t",
-            f"{dagster}/runs/b",
-            f"{dagster}/runs/b/bf",
-            f"{dagster}/assets/parsed/ndt/ndt7?view=partitions&partition=2024-03-01",
-            f"{dagster}/assets/ndt/ndt7?view=partitions&partition=2024-03-01",
+            f"{dagster}/asset-groups?{at_once}",
+            f"{dagster}/runs/t?{at_once}",
+            f"{dagster}/runs/b?{at_once}",
+            f"{dagster}/runs/b/bf?{at_once}",
+            f"{dagster}/assets/parsed/ndt/ndt7?view=partitions&partition=2024-03-01&{at_once}",
+            f"{dagster}/assets/ndt/ndt7?view=partitions&partition=2024-03-01&{at_once}",
             f"{console}/bigquery?project=mlab&p=mlab&d=raw_ndt&t=ndt7&page=table",
             f"{console}/storage/browser/archive-mlab-oti/ndt/ndt7/2024/03/01/",
         ):

@@ -51,7 +51,7 @@ def enter_stage(
 
 def _takes_a_join(job: Job, state: JobState) -> bool:
     """Whether a join by another run is one of the rows of this job: they are in raw."""
-    if job.state is JobState.FAILED:
+    if job.state is JobState.FAILED:  # a join that was begun before does not end the failure
         return state is JobState.JOINING and job.failed_in in (JobState.DELETING, JobState.JOINING)
     return job.state in (JobState.JOINING, JobState.COMPLETE)
 

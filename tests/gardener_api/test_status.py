@@ -276,9 +276,7 @@ class TestJob:
         at_once = "live-data-batch-size=100"
         for link in (
             f"{dagster}/asset-groups?{at_once}",
-            f"{dagster}/runs/t?{at_once}",
-            f"{dagster}/runs/b?{at_once}",
-            f"{dagster}/runs/b/bf?{at_once}",
+            *(f"{dagster}/runs/{run}?{at_once}" for run in ("t", "b", "b/bf")),
             f"{dagster}/assets/parsed/ndt/ndt7?view=partitions&partition=2024-03-01&{at_once}",
             f"{dagster}/assets/ndt/ndt7?view=partitions&partition=2024-03-01&{at_once}",
             f"{console}/bigquery?project=mlab&p=mlab&d=raw_ndt&t=ndt7&page=table",

@@ -17,7 +17,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from store_model import ENDED, MAX_ATTEMPTS, Model, Wish, described
+from store_model import ENDED, MAX_ATTEMPTS, STAGES, Model, Wish, described
 
 from gardener_api.calls import BadState, Call, Error, Gone, Heartbeat, Next, NoJob, Update
 from gardener_api.jobs import Ask, Job, JobKey, JobState, Priority, TransitionError
@@ -30,7 +30,6 @@ KEYS = [
     for day in (1, 2)
 ]
 REQUESTERS = ["run:a", "backfill:b", "sensor"]
-STAGES = ("loading", "deduplicating", "copying", "deleting", "joining")
 FIRST = ("loading", "deduplicating", "joining")
 
 
@@ -254,7 +253,7 @@ class Machine(RuleBasedStateMachine):
             job is not None
             and job.parsed
             and not (job.state == "postProcessing" and state != "loading")
-            and (job.run_id == run_id or state in other_runs_may(job))
+            and (job.run_id == run_id or job.takes(state))
         )
         if job is None or not applies:
             assert self.store.stage(key, JobState(state), run_id=run_id, now=self.now) is None
@@ -356,14 +355,6 @@ class Machine(RuleBasedStateMachine):
             j.key: j.id for j in open_jobs
         }
         assert len({j.key for j in open_jobs}) == len(open_jobs)
-
-
-def other_runs_may(job: Model) -> tuple[str, ...]:
-    """The states to which a run may take it that does not have it."""
-    made = STAGES[:-1]
-    if job.state in ("joining", "complete"):
-        return (*made, "joining", "complete")
-    return (*made, "joining") if job.failed_in in ("deleting", "joining") else made
 
 
 described_names = (

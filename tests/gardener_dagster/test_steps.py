@@ -2,112 +2,31 @@
 machine."""
 
 import datetime as dt
-import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pytest
-import requests
 import yaml
-from asks import ask_for
-from dagster import DagsterEventType, DagsterRunStatus
+from chain import DAY, Chain, failure, row
+from dagster import DagsterRunStatus
 from dagster._core.test_utils import create_run_for_test
 from google.cloud import storage
-from simulated import Parser, Put
+from simulated import Put
 
 from gardener_api.config import GardenerConfig
-from gardener_api.jobs import Job, JobState
+from gardener_api.jobs import JobState
 from gardener_api.store import JobStore, StoreError
 from gardener_dagster import sensors, steps
 from gardener_dagster.graph import MAY_EMPTY_TAG
 from gardener_dagster.local.bigquery.testing import running_server
 from gardener_dagster.planning import job_key
 
-DAY = dt.date(2024, 3, 1)
 NOW = dt.datetime(2024, 3, 2, 12, tzinfo=dt.UTC)
 ROOT = Path(__file__).parent.parent.parent
 NDT7, ANNOTATION2 = "ndt/ndt7", "ndt/annotation2"
 RAW, JOINED = dg.AssetKey(["raw_ndt", "ndt7"]), dg.AssetKey(["ndt", "ndt7"])
-
-Row = dict[str, Any]
-
-
-def row(id: str | None, archive: str = "a.tgz", datatype: str = "ndt7", **more: Any) -> Row:
-    return {
-        "id": id,
-        "date": DAY.isoformat(),
-        "parser": {
-            "Version": "v1",
-            "Time": "2024-03-02T12:00:00Z",
-            "ArchiveURL": f"gs://archive-mlab/ndt/{datatype}/{DAY:%Y/%m/%d}/{archive}",
-            "Filename": "f.json",
-        },
-        **more,
-    }
-
-
-class Chain:
-    """Runs parts of the chain of one date, as Dagster would."""
-
-    def __init__(
-        self,
-        config: GardenerConfig,
-        store: JobStore,
-        defs: dg.Definitions,
-        put_archive: Put,
-        parsed: storage.Bucket,
-        bigquery_url: str,
-    ) -> None:
-        self.config, self.store, self.bigquery_url = config, store, bigquery_url
-        self._defs, self._put, self._parsed = defs, put_archive, parsed
-
-    def parse(self, name: str, rows: Sequence[Row], *, archives: int = 1) -> Job:
-        """What the store and the buckets hold after a parse of these rows."""
-        source = self.config.source(name)
-        key = job_key(source, DAY)
-        wish = ask_for(key, requester=f"r{len(rows)}{archives}", run_id="r", archives=archives)
-        [job] = self.store.enqueue([wish], now=dt.datetime.now(dt.UTC))
-        for archive in {r["parser"]["ArchiveURL"].rsplit("/", 1)[1] for r in rows}:
-            self._put(DAY, source.datatype, archive)
-            self.write(source.datatype, archive, [r for r in rows if archive in json.dumps(r)])
-        if archives:
-            [leased] = self.store.lease(1, now=dt.datetime.now(dt.UTC))
-            Parser(self.store).finish(leased)
-        return job
-
-    def write(self, datatype: str, archive: str, rows: Sequence[Row], text: str = "") -> None:
-        """Writes the parsed object of an archive."""
-        blob = self._parsed.blob(f"archive-mlab/ndt/{datatype}/{DAY:%Y/%m/%d}/{archive}.jsonl")
-        blob.metadata = {"rows": str(len(rows))}
-        blob.upload_from_string(text or "".join(json.dumps(r) + "\n" for r in rows))
-
-    def run(
-        self,
-        name: str,
-        *tables: str,
-        instance: dg.DagsterInstance,
-        tags: dict[str, str] | None = None,
-    ) -> dg.ExecuteInProcessResult:
-        source = self.config.source(name)
-        datasets = {"tmp": "tmp_ndt", "raw": "raw_ndt", "joined": "ndt"}
-        keys = [dg.AssetKey([datasets[t], source.datatype]) for t in tables]
-        return self._defs.resolve_implicit_global_asset_job_def().execute_in_process(
-            asset_selection=keys,
-            partition_key=DAY.isoformat(),
-            instance=instance,
-            tags=tags,
-            raise_on_error=False,
-        )
-
-    def fault(self, **fault: Any) -> None:
-        requests.post(f"{self.bigquery_url}/faults", json=[fault], timeout=10).raise_for_status()
-
-    def state(self, name: str) -> tuple[JobState, str]:
-        job = self.store.latest(job_key(self.config.source(name), DAY))
-        assert job is not None
-        return job.state, job.error
 
 
 @pytest.fixture
@@ -144,13 +63,6 @@ def logged() -> Iterator[dg.DagsterInstance]:
 
 def checks(result: dg.ExecuteInProcessResult) -> dict[str, dg.AssetCheckEvaluation]:
     return {e.check_name: e for e in result.get_asset_check_evaluations()}
-
-
-def failure(result: dg.ExecuteInProcessResult) -> str:
-    [event] = result.filter_events(lambda e: e.event_type is DagsterEventType.STEP_FAILURE)
-    data = event.step_failure_data
-    assert data.user_failure_data is not None
-    return str(data.user_failure_data.description)
 
 
 def test_a_day_runs_through_and_its_checks_say_so(

@@ -12,6 +12,7 @@ from playwright.sync_api import Page, Route, expect
 from served import Site
 
 from gardener_api.jobs import JobState
+from gardener_api.links import Links
 from gardener_api.store import JobStore
 
 NewPage = Callable[..., Page]
@@ -183,9 +184,8 @@ def test_a_jobs_page(new_page: NewPage, store: JobStore) -> None:
     ]  # fmt: skip
     expect(operations.nth(1)).to_contain_text("4,321.5")
     run = page.get_by_role("link", name=job.run_id)
-    href = run.get_attribute("href")
-    assert href
-    assert href.startswith(f"http://dagster.example:3000/runs/{job.run_id}?")
+    links = Links(dagster_url="http://dagster.example:3000")
+    assert run.get_attribute("href") == links.run(job.run_id)
     page.get_by_role("link", name="JSON").click()
     assert json.loads(page.inner_text("body"))["run_id"] == job.run_id
 

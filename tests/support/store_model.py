@@ -7,6 +7,7 @@ from typing import Any
 from gardener_api.jobs import Job, JobKey
 
 MAX_ATTEMPTS = 2
+STAGES = ("loading", "deduplicating", "copying", "deleting", "joining")
 ENDED = ("complete", "failed", "withdrawn")
 
 
@@ -45,6 +46,13 @@ class Model:
     @property
     def wanted(self) -> bool:
         return any(not wish.withdrawn for wish in self.wishes.values())
+
+    def takes(self, state: str) -> bool:
+        """Whether a run that does not have it may take it there: none joins what is not in raw."""
+        if state == "complete":
+            return self.state in ("joining", "complete")
+        in_raw = self.state in ("joining", "complete") or self.failed_in in ("deleting", "joining")
+        return state != "joining" or in_raw
 
     def enter(self, state: str, detail: str = "") -> None:
         self.state, self.detail = state, detail

@@ -4,7 +4,7 @@ import datetime as dt
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -274,14 +274,14 @@ def backfill(
     sources = _sources(loaded, names)
     dagster = DagsterClient(url=dagster_url.rstrip("/"))
     try:
-        backfill_id = launch_backfill(dagster, sources, *dates, tables_only=tables_only)
-        click.echo(f"backfill {backfill_id}: {dagster.backfill_url(backfill_id)}")
-        if wait:
-            with _store(loaded, database) as store:
-                good = follow_backfill(
-                    dagster, backfill_id, store, sources, *dates, echo=click.echo
-                )
-            sys.exit(0 if good else 1)
+        # What it waits with is opened first: without a store nothing is asked for.
+        with _store(loaded, database) if wait else nullcontext() as store:
+            backfill_id = launch_backfill(dagster, sources, *dates, tables_only=tables_only)
+            click.echo(f"backfill {backfill_id}: {dagster.backfill_url(backfill_id)}")
+            good = store is None or follow_backfill(
+                dagster, backfill_id, store, sources, *dates, echo=click.echo
+            )
+        sys.exit(0 if good else 1)
     except DagsterError as error:
         raise click.ClickException(f"Dagster refused: {error}") from error
     except requests.RequestException as error:

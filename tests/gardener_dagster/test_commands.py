@@ -169,6 +169,16 @@ def test_waiting_tells_what_became_of_each_date(tmp_path: Path, webserver: Webse
 
 
 @pytest.mark.usefixtures("config")
+def test_without_a_store_to_wait_with_nothing_is_asked_for(
+    tmp_path: Path, webserver: Webserver
+) -> None:
+    result = gardener(tmp_path, "backfill", "--dates", "2024-03-01", "--wait", url=webserver.url)
+    assert result.exit_code == 1
+    assert "there is no job store" in result.output
+    assert webserver.launched == []
+
+
+@pytest.mark.usefixtures("config")
 def test_what_dagster_refuses_is_told_in_its_words(tmp_path: Path, webserver: Webserver) -> None:
     webserver.refusal = "Partition keys `['1999-01-01']` could not be found"
     result = gardener(tmp_path, "backfill", "--dates", "1999-01-01", url=webserver.url)

@@ -4,13 +4,13 @@ Listing only. A listing that fails is an error with the URL, never an empty day.
 """
 
 import datetime as dt
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from gardener_api.jobs import JobKey
+from gardener_api.jobs.job import JobKey
+from gardener_api.regex import compile_filter
 
 if TYPE_CHECKING:
     from google.cloud.storage import Blob, Client
@@ -59,13 +59,14 @@ def list_archives(client: "Client", bucket: str, prefix: str, filter: str = "") 
         client: Of Cloud Storage.
         bucket: The archive's bucket.
         prefix: A job's, as ``JobKey.prefix`` says.
-        filter: A regular expression that is found anywhere in the whole object name, as a parser
-            applies it.
+        filter: A regular expression (RE2) that is found anywhere in the whole object name, as a
+            parser applies it.
 
     Raises:
+        ValueError: The filter is none.
         ArchiveError: The bucket could not be listed.
     """
-    wanted = re.compile(filter)
+    wanted = compile_filter(filter)
     # Not `updated`: a new storage class or a hold changes that, and no archive.
     fields = "items(name,size,timeCreated),nextPageToken"
     found = [

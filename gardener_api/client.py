@@ -14,7 +14,7 @@ from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase
 from urllib3.util.retry import Retry
 
-from gardener_api.jobs import MAX_TEXT, JobState
+from gardener_api.jobs.job import MAX_TEXT, JobState
 
 _NO_JOB = "No job found. Try again."
 _TRY_AGAIN = (429, 502, 503, 504)

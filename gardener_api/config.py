@@ -5,16 +5,15 @@ What a process gets from its environment (paths, addresses, tokens) does not bel
 """
 
 import datetime as dt
-import re
+import json
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import (
+    AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     StrictBool,
@@ -22,15 +21,29 @@ from pydantic import (
     model_validator,
 )
 
+from gardener_api.audit_rules import AuditRules, Audits, rules_of
+from gardener_api.config_values import (
+    LONGEST_DAYS,
+    Bucket,
+    Column,
+    Date,
+    Duration,
+    Location,
+    Name,
+    Owner,
+    Regex,
+    shown,
+)
+from gardener_api.yaml_file import YamlError, read_yaml
+
 DEFAULT_DEDUP_KEYS: dict[str, tuple[str, ...]] = {
     # Several archives of a day hold parts of one connection, under one id: continuations.
     "tcpinfo": ("id", "parser.ArchiveURL", "parser.Filename"),
 }
 
-_DURATION_UNITS = {
-    "ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0,
-}  # fmt: skip
-_DURATION_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)")
+MAX_FILTER = 2_000
+"""Bytes of a filter as JSON. A parser's Go client is sure to read the first 4,096 bytes of an
+answer, head included; more is lost where they do not arrive together."""
 
 
 class ConfigError(ValueError):
@@ -44,71 +57,12 @@ class ConfigError(ValueError):
         )
 
 
-def parse_duration(value: object) -> dt.timedelta:
-    """Read a duration as Go writes it: ``5h``, ``1m``, ``1h30m``, ``2.5s``.
-
-    Args:
-        value: The text; a ``timedelta`` passes through.
-
-    Raises:
-        ValueError: It is not a positive duration.
-    """
-    if isinstance(value, dt.timedelta):
-        return value
-    text = str(value)
-    if not re.fullmatch(f"(?:{_DURATION_PART.pattern})+", text):
-        raise ValueError("expected a duration like 5h, 1m or 1h30m")
-    seconds = sum(float(n) * _DURATION_UNITS[unit] for n, unit in _DURATION_PART.findall(text))
-    if seconds <= 0:
-        raise ValueError("expected a duration longer than nothing")
-    return dt.timedelta(seconds=seconds)
-
-
-def _parse_date(value: object) -> dt.date:
-    if isinstance(value, dt.datetime):
-        return value.date()
-    if isinstance(value, dt.date):
-        return value
-    try:
-        return dt.datetime.fromisoformat(str(value)).date()
-    except ValueError:
-        raise ValueError("expected a date like 2015-11-19") from None
-
-
-def _check_regex(value: object) -> object:
-    if isinstance(value, str):
-        try:
-            re.compile(value)
-        except re.error as error:
-            raise ValueError(f"expected a regular expression ({error})") from None
+def _check_length(value: str) -> str:
+    if (size := len(json.dumps(value))) > MAX_FILTER:
+        raise ValueError(
+            f"expected at most {MAX_FILTER} bytes as JSON, for which parsers have room, got {size}"
+        )
     return value
-
-
-def _matching(pattern: str, expected: str) -> BeforeValidator:
-    def check(value: object) -> object:
-        if not isinstance(value, str) or not re.fullmatch(pattern, value):
-            raise ValueError(f"expected {expected}")
-        return value
-
-    return BeforeValidator(check)
-
-
-Duration = Annotated[dt.timedelta, BeforeValidator(parse_duration)]
-Date = Annotated[dt.date, BeforeValidator(_parse_date)]
-Regex = Annotated[str, BeforeValidator(_check_regex)]
-Bucket = Annotated[str, _matching(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]", "a bucket's name")]
-Name = Annotated[
-    str, _matching(r"[a-z][a-z0-9_]*", "a name of lower-case letters, digits and underscores")
-]
-Column = Annotated[
-    str, _matching(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", "a column, like id or parser.ArchiveURL")
-]
-
-
-Owner = Annotated[
-    str,
-    _matching(r"team:[\w.-]+|[\w.+-]+@[\w-]+(\.[\w-]+)+", "an e-mail address or team:<name>"),
-]
 
 
 class _Section(BaseModel):
@@ -129,13 +83,14 @@ class Source(_Section):
     bucket: Bucket
     experiment: Name
     datatype: Name
-    filter: Regex = ""
+    filter: Annotated[Regex, AfterValidator(_check_length)] = ""
     target_datasets: Datasets
     daily_only: StrictBool = False
     full_history: StrictBool = False
     dedup_key: tuple[Column, ...] = Field(min_length=1)
     annotations: Name = "annotation2"
     owners: tuple[Owner, ...] = ()  # whom Dagster's catalog names
+    audits: Audits = Audits()  # over the configuration's
 
     @model_validator(mode="before")
     @classmethod
@@ -175,7 +130,7 @@ class Tracker(_Section):
     """How long a parser may be silent, and how often a job is tried."""
 
     timeout: Duration = dt.timedelta(hours=5)
-    max_attempts: int = Field(default=3, ge=1)
+    max_attempts: int = Field(default=3, ge=1, le=1000)
 
 
 class Monitor(_Section):
@@ -187,31 +142,38 @@ class Monitor(_Section):
 class BigQuery(_Section):
     """How the tables are written."""
 
-    location: str = ""
+    location: Location = ""
     priority: Literal["BATCH", "INTERACTIVE"] = "BATCH"
-    maximum_bytes_billed: int | None = Field(default=None, ge=1)
+    maximum_bytes_billed: int | None = Field(default=None, ge=1, lt=2**63)
     schema_update: Literal["error", "add"] = "error"
     tmp_expiration: Duration = dt.timedelta(days=7)
 
 
-class Checks(_Section):
-    """What makes the asset checks warn; all are shares, 1 for all."""
+class Tables(_Section):
+    """How many dates a run of the table steps takes.
 
-    annotated: float = Field(default=0.9, ge=0, le=1)
-    rows_of_previous: float = Field(default=0.99, ge=0, le=1)
-    rows_of_week: float = Field(default=0.5, ge=0, le=1)
+    Attributes:
+        dates_per_run: at most so many dates are made in one run.
+        dates_at_once: so many dates of a run are worked on at the same time.
+        gather: how long a parsed date may wait for its neighbours to fill a run.
+    """
+
+    dates_per_run: int = Field(default=16, ge=1, le=1000)
+    dates_at_once: int = Field(default=4, ge=1, le=100)
+    gather: Duration = dt.timedelta(seconds=60)
 
 
 class Daily(_Section):
     """What the daily schedule does about days on which nobody could ask."""
 
-    catch_up_days: int = Field(default=7, ge=1)  # a day that is longer ago is left to a backfill
+    # A day that is longer ago is left to a backfill.
+    catch_up_days: int = Field(default=7, ge=1, le=LONGEST_DAYS)
 
 
 class LateArchives(_Section):
     """How archives that come after their date was parsed are looked for."""
 
-    days: int = Field(default=3, ge=0)  # 0: not at all
+    days: int = Field(default=3, ge=0, le=LONGEST_DAYS)  # 0: not at all
     interval: Duration = dt.timedelta(minutes=30)
 
 
@@ -219,8 +181,10 @@ class History(_Section):
     """The pass over all of history, again and again."""
 
     enabled: StrictBool = True
-    jobs_per_run: int = Field(default=320, ge=1)  # of production's 16 sources: 20 dates
-    recent_days: int = Field(default=365, ge=1)  # of a source without full_history
+    # 20 dates of production's 16 sources.
+    jobs_per_run: int = Field(default=320, ge=1, le=1_000_000)
+    # Of a source without full_history.
+    recent_days: int = Field(default=365, ge=1, le=LONGEST_DAYS)
 
 
 class GardenerConfig(_Section):
@@ -230,7 +194,8 @@ class GardenerConfig(_Section):
     tracker: Tracker = Tracker()
     monitor: Monitor = Monitor()
     bigquery: BigQuery = BigQuery()
-    checks: Checks = Checks()
+    tables: Tables = Tables()
+    audits: Audits = Audits()
     daily: Daily = Daily()
     late_archives: LateArchives = LateArchives()
     history: History = History()
@@ -275,7 +240,12 @@ class GardenerConfig(_Section):
                 for table, n in Counter(own).items()
                 if n > 1
             )
-            if source.joined_table and self.annotations_of(source) is None:
+            if source.joined_table and source.annotations == source.datatype:
+                yield (
+                    f"{where}.target_datasets.join: {source.target_datasets.join!r}: expected none,"
+                    f" since {source.datatype!r} are the annotations that others are joined with"
+                )
+            elif source.joined_table and self.annotations_of(source) is None:
                 yield (
                     f"{where}.annotations: {source.annotations!r}: expected a datatype that"
                     f" {source.experiment!r} has a source of, since target_datasets.join is set"
@@ -293,26 +263,14 @@ class GardenerConfig(_Section):
         known = ", ".join(s.name for s in self.sources)
         raise KeyError(f"no source {name!r} in the configuration: expected one of {known}")
 
+    def audit_rules(self, source: Source) -> AuditRules:
+        """The rules of the audits of a source."""
+        return rules_of(self.audits, source.audits)
+
     def annotations_of(self, source: Source) -> Source | None:
         """The source whose raw table is joined to that of ``source``."""
         name = f"{source.experiment}/{source.annotations}"
         return next((s for s in self.sources if s.name == name), None)
-
-
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """YAML's rule, which PyYAML does not check: a key stands once in a mapping."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key_node, _ in node.value:
-            key = str(key_node.value)
-            if key in seen:
-                raise yaml.MarkedYAMLError(
-                    problem=f"key {key!r} stands twice: expected it once",
-                    problem_mark=key_node.start_mark,
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep)
 
 
 def load_config(path: Path | str) -> GardenerConfig:
@@ -324,13 +282,12 @@ def load_config(path: Path | str) -> GardenerConfig:
     """
     path = Path(path)
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)  # noqa: S506 - a SafeLoader
-    except OSError as error:
-        raise ConfigError(path, [f"cannot be read: {error.strerror}"]) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(path, [f"is not YAML: {' '.join(str(error).split())}"]) from error
+        values = read_yaml(path)
+    except YamlError as error:
+        raise ConfigError(path, [str(error)]) from error
     if not isinstance(values, dict):
-        raise ConfigError(path, [f"{values!r}: expected a mapping with start_date and sources"])
+        expected = "expected a mapping with start_date and sources"
+        raise ConfigError(path, [f"{shown(values)}: {expected}"])
     try:
         return GardenerConfig.model_validate(values)
     except ValidationError as error:
@@ -341,23 +298,25 @@ def _describe(error: ValidationError) -> list[str]:
     faults: list[str] = []
     for fault in error.errors(include_url=False):
         key = _key(fault["loc"])
-        value, kind = fault["input"], fault["type"]
+        value, kind = shown(fault["input"]), fault["type"]
         message = str(fault["msg"]).removeprefix("Value error, ")
         if not key:
             faults.extend(message.splitlines())
         elif kind == "extra_forbidden":
-            faults.append(f"{key}: {value!r}: unknown key: expected {_known_keys(fault['loc'])}")
+            faults.append(f"{key}: {value}: unknown key: expected {_known_keys(fault['loc'])}")
         elif kind == "missing":
             faults.append(f"{key}: missing: expected a value")
         elif kind == "too_short":
-            faults.append(f"{key}: {value!r}: expected at least {fault['ctx']['min_length']}")
+            faults.append(f"{key}: {value}: expected at least {fault['ctx']['min_length']}")
         else:
-            faults.append(f"{key}: {value!r}: {message.replace('Input should be', 'expected')}")
+            faults.append(f"{key}: {value}: {message.replace('Input should be', 'expected')}")
     return faults
 
 
 def _key(location: tuple[int | str, ...]) -> str:
-    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
+    text = "".join(
+        f"[{part}]" if isinstance(part, int) else f".{shown(part)[1:-1]}" for part in location
+    )
     return text.removeprefix(".")
 
 
@@ -373,10 +332,12 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "tracker": Tracker,
     "monitor": Monitor,
     "bigquery": BigQuery,
-    "checks": Checks,
+    "tables": Tables,
+    "audits": Audits,
     "daily": Daily,
     "late_archives": LateArchives,
     "history": History,
     "sources": Source,
     "target_datasets": Datasets,
 }
+_SECTIONS |= {name: type(audit) for name, audit in Audits().changes()}

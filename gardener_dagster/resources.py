@@ -1,28 +1,28 @@
-"""What the steps and sensors talk to, as Dagster resources: the job store, BigQuery, Cloud Storage.
+"""What steps and sensors talk to, as Dagster resources: the job store, BigQuery, Cloud Storage.
 
-Clients are made, and their libraries imported, when a step asks for them: the code server, the
-sensors and a waiting parse need neither BigQuery's nor, mostly, Cloud Storage's. With an emulator
-host in the environment the clients go there, without credentials.
+Those of BigQuery and Cloud Storage are ``dagster_gcp``'s. With an emulator host in the environment
+their clients go there, without credentials. Clients are made when a step asks for them.
 """
 
 import datetime as dt
-import os
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Literal
+from contextlib import ExitStack, contextmanager
+from typing import Literal, Self
 
 import dagster as dg
+import dagster_gcp
+from dagster_gcp import BigQueryResource
+from google.auth.credentials import AnonymousCredentials
+from google.cloud import bigquery, storage
 from pydantic import Field, PrivateAttr
 
-from gardener_api.store import JobStore, StoreError
+from gardener_api.store.schema import StoreError
+from gardener_api.store.store import JobStore
+from gardener_dagster import settings
+from gardener_dagster.warehouse.engine import Settings
 from gardener_dagster.warehouse.names import table_url
-
-if TYPE_CHECKING:
-    from google.auth.credentials import Credentials
-    from google.cloud import bigquery, storage
-
-    from gardener_dagster.warehouse.operations import Warehouse
-
+from gardener_dagster.warehouse.operations.warehouse import Warehouse
 
 RUN_PATIENCE = 600.0
 """Seconds that a run waits for the job store's database: longer than a restart or a failover."""
@@ -58,6 +58,9 @@ class JobStoreResource(dg.ConfigurableResource[JobStore]):
     url: str = Field(description="SQLAlchemy URL: sqlite:///path or postgresql+psycopg://…")
     lease_seconds: float = Field(description="how long a parser may be silent")
     max_attempts: int = Field(description="how often a job is tried")
+    may_migrate: bool = Field(
+        default=True, description="whether a missing or older store is made or migrated"
+    )
 
     @contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator[JobStore]:
@@ -74,6 +77,7 @@ class JobStoreResource(dg.ConfigurableResource[JobStore]):
                 lease=dt.timedelta(seconds=self.lease_seconds),
                 max_attempts=self.max_attempts,
                 patience=RUN_PATIENCE if context.run else 0.0,
+                may_migrate=self.may_migrate,
             )
         except StoreError as error:
             raise JobStoreUnavailable(str(error)) from error
@@ -83,11 +87,10 @@ class JobStoreResource(dg.ConfigurableResource[JobStore]):
             store.close()
 
 
-class WarehouseResource(dg.ConfigurableResource[None]):
-    """The table operations, on one BigQuery client a run."""
+class WarehouseResource(BigQueryResource):
+    """The table operations, on one BigQuery client a run, which its threads share."""
 
     project: str = Field(description="Google Cloud project of the tables")
-    location: str = Field(default="", description="location of the datasets")
     priority: Literal["BATCH", "INTERACTIVE"] = Field(
         default="BATCH", description="of queries: BATCH ones wait for idle workers"
     )
@@ -100,75 +103,87 @@ class WarehouseResource(dg.ConfigurableResource[None]):
     tmp_expiration_seconds: float = Field(
         default=7 * 86400.0, description="a tmp partition untouched for so long is a leftover"
     )
-    _tables: "Warehouse | None" = PrivateAttr(default=None)
-    _client: "bigquery.Client | None" = PrivateAttr(default=None)
+    _lock: threading.Lock = PrivateAttr(default_factory=threading.Lock)
+    _tables: Warehouse | None = PrivateAttr(default=None)
+    _opened: ExitStack = PrivateAttr(default_factory=ExitStack)
 
-    @property
-    def tables(self) -> "Warehouse":
-        """The operations; the client is made at first use."""
-        if self._tables is None:
-            from google.cloud import bigquery
-
-            from gardener_dagster.warehouse.engine import Settings
-            from gardener_dagster.warehouse.operations import Warehouse
-
-            self._client = bigquery.Client(
-                project=self.project,
-                location=self.location or None,
-                credentials=_credentials("BIGQUERY_EMULATOR_HOST"),
-            )
-            settings = Settings(
+    @contextmanager
+    def get_client(self) -> Iterator[bigquery.Client]:
+        """A client of BigQuery; of an emulator, where the environment names one."""
+        if settings.uses_bigquery_emulator():
+            yield bigquery.Client(
                 project=self.project,
                 location=self.location,
-                priority=self.priority,
-                maximum_bytes_billed=self.maximum_bytes_billed,
+                credentials=AnonymousCredentials(),
             )
-            self._tables = Warehouse(
-                self._client,
-                settings,
-                tmp_expiration=dt.timedelta(seconds=self.tmp_expiration_seconds),
-                schema_update=self.schema_update,
-            )
-        return self._tables
+        else:
+            with super().get_client() as client:
+                yield client
+
+    @property
+    def tables(self) -> Warehouse:
+        """The operations; the client is made at first use."""
+        with self._lock:
+            if self._tables is None:
+                settings = Settings(
+                    project=self.project,
+                    location=self.location or "",
+                    priority=self.priority,
+                    maximum_bytes_billed=self.maximum_bytes_billed,
+                )
+                client = self._opened.enter_context(self.get_client())
+                self._opened.callback(client.close)
+                self._tables = Warehouse(
+                    client,
+                    settings,
+                    tmp_expiration=dt.timedelta(seconds=self.tmp_expiration_seconds),
+                    schema_update=self.schema_update,
+                )
+            return self._tables
+
+    def get_object_to_set_on_execution_context(self) -> Self:
+        """The resource itself; ``dagster_gcp`` would make one more client for each step."""
+        return self
 
     def table_url(self, table_id: str) -> str:
         """Where a person looks at ``dataset.table``, or at the table of a partition."""
         return table_url(self.project, table_id.partition("$")[0])
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
-        """Closes the client's connections."""
-        if self._client is not None:
-            self._client.close()
+        """Close the client's connections."""
+        self._opened.close()
 
 
-class GCSResource(dg.ConfigurableResource[None]):
-    """One Cloud Storage client a run."""
+class GCSResource(dagster_gcp.GCSResource):
+    """One Cloud Storage client a run, which its threads share."""
 
     project: str = Field(description="Google Cloud project that is billed")
     parsed_bucket: str = Field(description="the bucket the parsers write to")
-    _client: "storage.Client | None" = PrivateAttr(default=None)
+    _lock: threading.Lock = PrivateAttr(default_factory=threading.Lock)
+    _client: storage.Client | None = PrivateAttr(default=None)
+
+    def get_client(self) -> storage.Client:
+        """A client of Cloud Storage; of an emulator, where the environment names one."""
+        if settings.storage_emulator():
+            return storage.Client(
+                project=self.project,
+                credentials=AnonymousCredentials(),
+            )
+        return super().get_client()
+
+    def get_object_to_set_on_execution_context(self) -> Self:
+        """The resource itself; ``dagster_gcp`` would make one more client for each step."""
+        return self
 
     @property
-    def client(self) -> "storage.Client":
+    def client(self) -> storage.Client:
         """The client, made at first use."""
-        if self._client is None:
-            from google.cloud import storage
-
-            self._client = storage.Client(
-                project=self.project, credentials=_credentials("STORAGE_EMULATOR_HOST")
-            )
-        return self._client
+        with self._lock:
+            if self._client is None:
+                self._client = self.get_client()
+            return self._client
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
-        """Closes the client's connections."""
+        """Close the client's connections."""
         if self._client is not None:
             self._client.close()
-
-
-def _credentials(emulator_variable: str) -> "Credentials | None":
-    """None, for the machine's own; anonymous where the client's own variable names an emulator."""
-    if not os.environ.get(emulator_variable):
-        return None
-    from google.auth.credentials import AnonymousCredentials
-
-    return AnonymousCredentials()

@@ -1,72 +1,179 @@
-"""Dagster's run queue, which tells by a run's tags what it does, so that limits can be for that.
+"""The run queue and the run launcher that ``dagster.yaml`` names, on Dagster's public classes.
 
-The limits are in ``dagster.yaml``. Dagster can limit runs by their tags, but a run that is launched
-in the UI, or by a backfill, has none that say whether it waits for parsers or makes tables; pools
-can tell, but know one limit for all of them and nothing of who asks.
+The queue tags each run with what it does, because the limits in ``dagster.yaml`` are for that: a
+run that a person or a backfill launches has no tags of ours. (Pools would need no tags, but have
+one limit for all that wait for parsers: daily runs would wait behind backfills.)
+
+The launcher answers run monitoring, so that a run whose process is gone does not stay STARTED.
 """
 
+import json
+import socket
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, Self
 
-from dagster import AssetKey, DagsterRun
-from dagster._core.errors import (
-    DagsterCodeLocationNotFoundError,
-    DagsterUserCodeUnreachableError,
+import psutil
+from dagster import (
+    AssetKey,
+    DagsterEventType,
+    DagsterRun,
+    DefaultRunLauncher,
+    Field,
+    Permissive,
+    QueuedRunCoordinator,
+    Shape,
+    SubmitRunContext,
 )
-from dagster._core.launcher import DefaultRunLauncher, LaunchRunContext
-from dagster._core.run_coordinator import QueuedRunCoordinator, SubmitRunContext
 
-from gardener_api.jobs import Priority
-from gardener_dagster.graph import PARSE_TAG, PARSED, TABLES_TAG, priority_of
+from gardener_dagster.assets.keys import PARSE_TAG, PARSED, TABLES_TAG, priority_of
+from gardener_dagster.dagster_internals import CheckRunHealthResult, WorkerStatus
 
-NICENESS = {Priority.DAILY: 0, Priority.BACKFILL: 10, Priority.HISTORICAL: 15}
-"""Of the processes of runs. At 10 one gets a tenth of what one at 0 gets, where both want all."""
+_POD_TAG = "dagster-k8s/config"
+"""Read by ``K8sRunLauncher``."""
+_CODE_SERVER_TAG = ".dagster/grpc_info"
+"""Set by ``DefaultRunLauncher``: host, and port or socket, of the code server it launched with."""
+_CLOCK_TOLERANCE = timedelta(seconds=2)
+"""Of a process's start time, which the kernel counts from a boot time in whole seconds."""
 
 
 class GardenerRunQueue(QueuedRunCoordinator):
-    """The usual queue; it tags what comes in."""
+    """Dagster's queue; it tags each run with what it does."""
+
+    def __init__(self, kubernetes: Mapping[str, Any] | None = None, **config: Any) -> None:  # noqa: ANN401 - Dagster's
+        """Make the queue.
+
+        Args:
+            kubernetes: How the pods of the runs differ that wait for parsers (``parse``) and of
+                those that make tables (``tables``): the value of the tag ``dagster-k8s/config``.
+            **config: Dagster's.
+        """
+        super().__init__(**config)
+        self._kubernetes = kubernetes or {}
+
+    @classmethod
+    def config_type(cls) -> dict[str, Any]:
+        """Return Dagster's schema and our own key."""
+        kinds = {kind: Field(Permissive(), is_required=False) for kind in ("parse", "tables")}
+        inherited: Any = super().config_type()
+        return {**inherited, "kubernetes": Field(Shape(kinds), is_required=False)}
+
+    @classmethod
+    def from_config_value(cls, inst_data: Any, config_value: Mapping[str, Any]) -> Self:  # noqa: ANN401 - Dagster's
+        """Make the queue from its part of ``dagster.yaml``."""
+        return cls(inst_data=inst_data, **config_value)
 
     def submit_run(self, context: SubmitRunContext) -> DagsterRun:
-        """Tags the run and queues it."""
+        """Tag the run and queue it."""
         run = context.dagster_run
-        graph = context.workspace.asset_graph
-        chosen = run.asset_selection  # None: all
-        keys = graph.materializable_asset_keys if chosen is None else chosen
-        groups = {key: graph.get(key).group_name for key in keys if graph.has(key)}
-        self._instance.add_run_tags(run.run_id, limit_tags(run.tags, groups))
+        groups = _groups(context)
+        if groups is not None:
+            tags = limit_tags(run.tags, groups)
+            self._instance.add_run_tags(run.run_id, tags | self._pod_tags({**run.tags, **tags}))
         return super().submit_run(context)
 
+    def _pod_tags(self, tags: Mapping[str, str]) -> dict[str, str]:
+        kind = "parse" if PARSE_TAG in tags else "tables"
+        if kind not in self._kubernetes or _POD_TAG in tags:
+            return {}
+        return {_POD_TAG: json.dumps(self._kubernetes[kind])}
 
-class GardenerRunLauncher(DefaultRunLauncher):
-    """The usual launcher; what it cannot launch because Dagster is being stopped is launched later.
 
-    A daemon that is told to end lets go of the code location first, and its threads go on with the
-    runs that they have taken out of the queue. They would mark these as failed, and only what
-    cannot be reached goes back into the queue.
+def _groups(context: SubmitRunContext) -> dict[AssetKey, str] | None:
+    """Return what the run makes, with the groups; None if its own tags have to do.
+
+    A daemon that is shutting down empties its workspace while its sensors still launch runs. Those
+    that sensors and schedules ask for have their tags already.
     """
-
-    def launch_run(self, context: LaunchRunContext) -> None:
-        """Launches the run.
-
-        Raises:
-            DagsterUserCodeUnreachableError: There is nobody to do it now.
-        """
-        try:
-            super().launch_run(context)
-        except DagsterCodeLocationNotFoundError as error:
-            raise DagsterUserCodeUnreachableError(f"cannot launch a run now: {error}") from error
+    run, graph = context.dagster_run, context.workspace.asset_graph
+    selected = run.asset_selection
+    if selected is None:  # all assets of that job
+        selected = graph.asset_keys_for_job(run.job_name)
+    unknown = {key for key in selected if not graph.has(key)}
+    if unknown and {PARSE_TAG, TABLES_TAG} & run.tags.keys():
+        return None
+    made = graph.materializable_asset_keys & selected
+    return {key: graph.get(key).group_name for key in made} | {key: key.path[0] for key in unknown}
 
 
 def limit_tags(tags: Mapping[str, str], groups: Mapping[AssetKey, str]) -> dict[str, str]:
-    """The tags that the limits are for.
+    """Return the tags that the limits are for.
 
     Args:
-        tags: Those that the run has.
-        groups: The group, an experiment, of each asset that it makes.
+        tags: The run's own.
+        groups: The group, an experiment, of each asset that the run makes.
+
+    Returns:
+        For whom it asks, of a run that waits for parsers; the experiments, of a run that makes
+        tables. A run that does both has only the former: it would hold a place of those that make
+        tables while it waits for hours.
     """
-    found = {}
     if any(key.path[0] == PARSED for key in groups):
-        found[PARSE_TAG] = priority_of(tags).name.lower()
-    tables = {group for key, group in groups.items() if key.path[0] != PARSED}
-    if tables:
-        found[TABLES_TAG] = "+".join(sorted(tables))
-    return found
+        return {PARSE_TAG: priority_of(tags).name.lower()}
+    return {TABLES_TAG: "+".join(sorted(set(groups.values())))} if groups else {}
+
+
+class GardenerRunLauncher(DefaultRunLauncher):
+    """Dagster's launcher of runs as processes of this machine; it knows whether they still live.
+
+    The daemon must see the processes that the code server starts: same machine, and in containers
+    the same PID namespace. For a code server on another host every run counts as running.
+    """
+
+    @property
+    def supports_check_run_worker_health(self) -> bool:
+        """Tell run monitoring to ask for the health of started runs."""
+        return True
+
+    def check_run_worker_health(self, run: DagsterRun) -> CheckRunHealthResult:
+        """Return RUNNING while the run's process lives or cannot be known, else FAILED."""
+        if not _is_on_this_machine(run.tags.get(_CODE_SERVER_TAG)):
+            return _running("its code server is on another host: nothing is known of its process")
+        worker = self._worker_of(run.run_id)
+        if worker is None:
+            return _running("its event log does not name its process")
+        pid, since = worker
+        if _is_alive(pid, since):
+            return _running(f"process {pid} is alive")
+        return CheckRunHealthResult(
+            WorkerStatus.FAILED,
+            f"process {pid} of the run is gone: it was killed, or the machine was restarted",
+            run_worker_id=str(pid),
+        )
+
+    def _worker_of(self, run_id: str) -> tuple[int, datetime] | None:
+        """Return the ID of the run's process and when it reported that it had started."""
+        records = self._instance.get_records_for_run(
+            run_id, of_type=DagsterEventType.ENGINE_EVENT, limit=20, ascending=True
+        ).records
+        for record in records:
+            event = record.event_log_entry.dagster_event
+            metadata = event.engine_event_data.metadata if event else {}
+            if "pid" in metadata:
+                at = datetime.fromtimestamp(record.event_log_entry.timestamp, UTC)
+                return int(str(metadata["pid"].value)), at
+        return None
+
+
+def _running(why: str) -> CheckRunHealthResult:
+    return CheckRunHealthResult(WorkerStatus.RUNNING, why)
+
+
+def _is_on_this_machine(code_server: str | None) -> bool:
+    """Whether a code server, as the tag names it, shares this machine's processes."""
+    if code_server is None:
+        return False
+    server = json.loads(code_server)
+    own = {"localhost", "127.0.0.1", "::1", socket.gethostname(), socket.getfqdn()}
+    return "socket" in server or server.get("host") in own
+
+
+def _is_alive(pid: int, since: datetime) -> bool:
+    """Whether a process that reported its start at ``since`` lives; not another with its ID."""
+    try:
+        process = psutil.Process(pid)
+        started = datetime.fromtimestamp(process.create_time(), UTC)
+        zombie = process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+    return not zombie and started <= since + _CLOCK_TOLERANCE

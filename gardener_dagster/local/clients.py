@@ -1,9 +1,9 @@
 """Clients of the local stack's BigQuery and Cloud Storage, for what runs beside the pipeline."""
 
-import os
-
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import bigquery, storage
+
+from gardener_dagster import settings
 
 PROJECT = "mlab-local"
 
@@ -14,7 +14,7 @@ def storage_client(url: str = "") -> storage.Client:
     Args:
         url: Of an emulator; "": the one that STORAGE_EMULATOR_HOST names, else Google's.
     """
-    url = url or os.environ.get("STORAGE_EMULATOR_HOST", "")
+    url = url or settings.storage_emulator()
     if not url:
         return storage.Client()
     return storage.Client(

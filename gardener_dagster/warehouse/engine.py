@@ -1,34 +1,41 @@
-"""Runs BigQuery jobs and API calls: what passes by itself is tried again, a repeat finds its job.
+"""Run BigQuery jobs and API calls: retry transient errors, find the jobs of an interrupted try.
 
-A job's id is the same whenever the same work is done, so a repeat after a crash, or after an answer
-that was lost, meets its own job (409) and waits for it. Nothing here knows what the jobs are for.
+The id of a job follows from the work, so a repeat of interrupted work finds the job that is still
+running and waits for it, instead of starting a second one beside it. A job that had already ended
+is not reused: the tables may have changed since, and every job of the warehouse may be repeated.
+Whoever gives up waiting for a job cancels it, so that it cannot write later.
 """
 
 import datetime as dt
 import itertools
 import logging
 import time
-from collections.abc import Callable, Sequence
+import uuid
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 import requests
 from google.api_core.exceptions import Conflict, GoogleAPICallError, NotFound, RetryError
 from google.api_core.retry import Retry, exponential_sleep_generator, if_exception_type
-from google.auth.exceptions import TransportError
+from google.auth.exceptions import GoogleAuthError
 from google.cloud import bigquery
 
+from gardener_dagster.warehouse.answers import AnyJob, describe, failure_of, passes_by_itself
 from gardener_dagster.warehouse.errors import BigQueryFailure, Failure, RetriesExhausted, TimedOut
-from gardener_dagster.warehouse.names import JobContext, Partition, SourceTables, job_url, labels
+from gardener_dagster.warehouse.names import Partition, Step, job_url
 from gardener_dagster.warehouse.results import BqJob
 
 _log = logging.getLogger(__name__)
 
-AnyJob = bigquery.LoadJob | bigquery.CopyJob | bigquery.QueryJob
 Parameter = bigquery.ScalarQueryParameter
 T = TypeVar("T")
 J = TypeVar("J", bound=AnyJob)
+
+
+_ONCE = Retry(predicate=if_exception_type())
+"""No retries."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +65,9 @@ class Settings:
         location: of the datasets, like `US`; empty: the client's, or BigQuery's default.
         priority: of queries; BATCH ones wait for idle workers and do not count as concurrent.
         maximum_bytes_billed: a query that would cost more is refused; None: no limit.
-        job_timeout: a job that has not ended by then is cancelled.
+        job_timeout: a job that has not ended by then is cancelled, by BigQuery itself where the
+            process is gone.
+        cancel_timeout: seconds to wait for the end of a job that was cancelled.
     """
 
     project: str = ""
@@ -66,33 +75,8 @@ class Settings:
     priority: Literal["BATCH", "INTERACTIVE"] = "BATCH"
     maximum_bytes_billed: int | None = None
     job_timeout: dt.timedelta = dt.timedelta(hours=6)
+    cancel_timeout: float = 30.0
     retry: RetryPolicy = field(default_factory=RetryPolicy)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Step:
-    """What is being done, for job ids, labels and errors.
-
-    Attributes:
-        operation: load, dedup, copy, delete or join.
-        partition: what is written, or looked at.
-    """
-
-    operation: str
-    tables: SourceTables
-    ctx: JobContext
-    partition: Partition
-
-    def job_id(self, part: str = "") -> str:
-        """The id of the job that does this step, or this part of it."""
-        return self.ctx.job_id(
-            f"{self.operation}-{part}" if part else self.operation, self.partition
-        )
-
-    @property
-    def labels(self) -> dict[str, str]:
-        """For the BigQuery job."""
-        return labels(self.tables, self.ctx, self.operation)
 
 
 class Engine:
@@ -111,19 +95,33 @@ class Engine:
         self.location = settings.location or client.location
         self._sleep, self._clock = sleep, clock
 
+    @property
+    def job_timeout_ms(self) -> int:
+        """For a job's configuration: when BigQuery is to end it, in milliseconds."""
+        return int(self.settings.job_timeout.total_seconds() * 1000)
+
     def _retry(self, step: Step) -> Retry:
         policy = self.settings.retry
         return Retry(
-            predicate=_passes_by_itself,
+            predicate=passes_by_itself,
             initial=policy.initial,
             maximum=policy.maximum,
             multiplier=policy.multiplier,
             timeout=policy.timeout,
-            on_error=partial(_tell_retry, step),
+            on_error=partial(_before_retry, step),
         )
 
+    def change(self, step: Step, function: Callable[[dict[str, Any]], T], *, table: str = "") -> T:
+        """Make a call that changes something: like `call`, if the guard lets it.
+
+        Raises:
+            Exception: what the guard raises.
+        """
+        step.ctx.guard()
+        return self.call(step, function, table=table)
+
     def call(self, step: Step, function: Callable[[dict[str, Any]], T], *, table: str = "") -> T:
-        """Makes an API call that is safe to repeat.
+        """Make an API call that is safe to repeat.
 
         Args:
             step: for the error.
@@ -131,6 +129,7 @@ class Engine:
             table: for the error, where it is not the step's partition.
 
         Raises:
+            Exception: what the guard raises before a retry.
             RetriesExhausted: it kept failing for a passing reason.
             BigQueryFailure: BigQuery refused.
         """
@@ -149,47 +148,73 @@ class Engine:
                 failure_of(error), operation=step.operation, table=table or step.partition.id
             ) from error
 
-    def find(self, step: Step, part: str = "") -> bool:
-        """Whether a try of this very step is done or on its way in BigQuery."""
+    def succeeded(self, step: Step, part: str = "") -> bool:
+        """Whether an earlier try of this work had a job of this part that ended well."""
+        return any(job.state == "DONE" and not job.error_result for job in self._tries(step, part))
+
+    def _tries(self, step: Step, part: str) -> Iterator[AnyJob]:
+        """The jobs of this part of the work, oldest first, as far as they are numbered."""
         for tries in itertools.count(1):
             try:
-                job = self.call(step, partial(self._get, _job_id(step, part, tries)))
+                yield self.call(step, partial(self._get, _job_id(step, part, tries)))
             except BigQueryFailure as error:
-                if error.failure.code == NotFound.code:
-                    return False
-                raise
-            if not job.error_result:
-                return True
-        raise AssertionError("counting never ends")
+                if error.failure.code != NotFound.code:
+                    raise
+                return
 
     def run(
-        self, step: Step, begin: Callable[[str, dict[str, Any]], J], part: str = ""
+        self,
+        step: Step,
+        begin: Callable[[str, dict[str, Any]], J],
+        part: str = "",
+        *,
+        inputs: str = "",
+        resume: bool = True,
     ) -> tuple[J, BqJob]:
-        """Runs one BigQuery job to its successful end.
+        """Run one BigQuery job to its successful end.
+
+        A job of the same work that an interrupted try left running is waited for and used, if it
+        has the same inputs; else it is cancelled first.
 
         Args:
             step: what it is for.
             begin: inserts the job of the id it is given, with `retry` and `timeout` of the client's
                 methods.
             part: which of the step's jobs it is.
+            inputs: value of the job's label `inputs`; empty: its inputs follow from the work.
+            resume: look for an earlier try; False where the part is unique.
 
         Raises:
             RetriesExhausted: it kept failing for a passing reason.
             BigQueryFailure: it failed for another one.
             TimedOut: it did not end.
+            Exception: what the guard raises.
         """
         policy = self.settings.retry
         give_up = self._clock() + policy.timeout
         pauses = exponential_sleep_generator(policy.initial, policy.maximum, policy.multiplier)
+        earlier = list(self._tries(step, part)) if resume else []
+        running = earlier[-1] if earlier and earlier[-1].state != "DONE" else None
+        if running is not None and inputs and running.labels.get("inputs") != inputs:
+            _log.warning("BigQuery job %s works on other inputs: cancelling it", running.job_id)
+            self.cancel(str(running.job_id))
+            running = None
+        first = len(earlier) + (running is None)
         for tries, pause in enumerate(pauses, start=1):
-            # A failed job keeps its id, so the next try needs another; a repeat walks the same ids.
-            job_id = _job_id(step, part, tries)
-            job = self.call(step, partial(self._begin, job_id, begin))
+            # A failed job keeps its id, so the next try needs another.
+            job_id = _job_id(step, part, first + tries - 1)
+            found, running = running, None
+            if found is not None:
+                _log.info("waiting for BigQuery job %s of an earlier try", job_id)
+                job = cast("J", found)
+            else:
+                job = self._insert(step, job_id, begin)
             self._wait(step, job)
             if not job.error_result:
-                return job, self._describe(job, tries)
+                return job, describe(job, url=self._url(job), tries=tries)
             failure = Failure.of(job.error_result, job.errors or ())
-            if not failure.transient or self._clock() > give_up:
+            # What ended the job of an earlier try, for example that it was cancelled, is over.
+            if found is None and (not failure.transient or self._clock() > give_up):
                 kind = RetriesExhausted if failure.transient else BigQueryFailure
                 raise kind(
                     failure,
@@ -216,6 +241,7 @@ class Engine:
         part: str = "",
         destination: Partition | None = None,
         may_add_fields: bool = False,
+        resume: bool = True,
     ) -> tuple[bigquery.QueryJob, BqJob]:
         """Runs a query; with a destination its rows replace that partition, atomically.
 
@@ -228,10 +254,12 @@ class Engine:
             may_add_fields: columns the destination lacks are added to it. With WRITE_TRUNCATE
                 that works on a partition only, see schemaUpdateOptions in
                 https://cloud.google.com/bigquery/docs/reference/rest/v2/Job
+            resume: look for an earlier try; False where the part is unique.
         """
         config = bigquery.QueryJobConfig(
             query_parameters=list(parameters), priority=self.settings.priority, labels=step.labels
         )
+        config.job_timeout_ms = self.job_timeout_ms
         config.use_legacy_sql = False
         if self.settings.maximum_bytes_billed is not None:
             config.maximum_bytes_billed = self.settings.maximum_bytes_billed
@@ -252,20 +280,17 @@ class Engine:
                 **options,
             )
 
-        return self.run(step, begin, part)
+        return self.run(step, begin, part, resume=resume)
 
     def select(
         self, step: Step, sql: str, parameters: Sequence[Parameter], *, part: str
     ) -> tuple[list[dict[str, Any]], BqJob]:
-        """Runs a query and returns its rows: a handful, not a table."""
-        job, done = self.query(step, sql, parameters, part=part)
-        try:
-            return self._rows(step, job), done
-        except BigQueryFailure as error:
-            if error.failure.code != NotFound.code:
-                raise
-        # A job that was found again, but its anonymous result table, kept for a day, is gone.
-        job, done = self.query(step, sql, parameters, part=f"{part}-again")
+        """Run a query and return its rows: a handful, not a table.
+
+        What is asked is how things are now, so each call has a job of its own.
+        """
+        part = f"{part}-{uuid.uuid4().hex[:12]}"
+        job, done = self.query(step, sql, parameters, part=part, resume=False)
         return self._rows(step, job), done
 
     def _rows(self, step: Step, job: bigquery.QueryJob) -> list[dict[str, Any]]:
@@ -278,16 +303,26 @@ class Engine:
         """`dataset.table` or `dataset.table$YYYYMMDD` in the project of the tables."""
         return bigquery.TableReference.from_string(table_id, default_project=self.project)
 
+    def _insert(self, step: Step, job_id: str, begin: Callable[[str, dict[str, Any]], J]) -> J:
+        step.ctx.guard()
+        try:
+            return self.call(step, partial(self._begin, job_id, begin))
+        except BaseException as error:
+            # Without an answer nobody knows whether BigQuery has the job.
+            if isinstance(error, RetriesExhausted) or not isinstance(error, BigQueryFailure):
+                self.cancel(job_id)
+            raise
+
     def _begin(
         self, job_id: str, begin: Callable[[str, dict[str, Any]], J], options: dict[str, Any]
     ) -> J:
         try:
             return begin(job_id, options)
         except Conflict:
-            _log.info("BigQuery job %s exists already: waiting for it", job_id)
+            _log.info("BigQuery job %s exists: the answer to its insertion was lost", job_id)
             # Right after the 409 the job may not be visible yet.
             retry = options["retry"].with_predicate(
-                lambda error: _passes_by_itself(error) or if_exception_type(NotFound)(error)
+                lambda error: passes_by_itself(error) or if_exception_type(NotFound)(error)
             )
             found: J = self._get(job_id, options | {"retry": retry})
             return found
@@ -301,7 +336,6 @@ class Engine:
         try:
             while job.state != "DONE":
                 if self._clock() > deadline:
-                    self._cancel(job)
                     raise TimedOut(
                         f"not done after {self.settings.job_timeout}, so it was cancelled",
                         operation=step.operation,
@@ -312,42 +346,43 @@ class Engine:
                     )
                 self._sleep(pause)
                 pause = min(pause * 2, 10.0)
+                step.ctx.guard()
                 self.call(step, lambda options: job.reload(**options))
-        except BaseException as error:
-            # A run that is cancelled must not leave a job behind that writes later.
-            if not isinstance(error, Exception):
-                self._cancel(job)
+        except BaseException:
+            # Nobody waits for the job any more, so it must not write later.
+            self.cancel(str(job.job_id))
             raise
 
-    def _cancel(self, job: AnyJob) -> None:
+    def cancel(self, job_id: str) -> None:
+        """Cancel a job and wait for its end: it may still succeed after BigQuery's answer.
+
+        Every failure is logged and not raised, since an error is being handled. BigQuery ends the
+        job by itself at `job_timeout`.
+        """
+        timeout = self.settings.cancel_timeout
+        give_up, pause = self._clock() + timeout, 0.05
         try:
-            job.cancel(retry=None, timeout=self.settings.retry.request)
-        except (GoogleAPICallError, requests.RequestException) as error:
-            _log.warning("cannot cancel BigQuery job %s: %s", job.job_id, error)
+            job = self.client.cancel_job(
+                job_id, location=self.location, retry=_ONCE, timeout=timeout
+            )
+            while job.state != "DONE" and self._clock() < give_up:
+                self._sleep(pause)
+                pause = min(pause * 2, 2.0)
+                job.reload(retry=_ONCE, timeout=timeout)
+        except NotFound:
+            return  # it was never inserted
+        except (GoogleAPICallError, GoogleAuthError, requests.RequestException) as error:
+            _log.warning("cannot cancel BigQuery job %s: %s", job_id, error)
+            return
+        if job.state != "DONE":
+            _log.warning("BigQuery job %s was cancelled and still runs after %g s", job_id, timeout)
 
     def _url(self, job: AnyJob) -> str:
         return job_url(str(job.project), str(job.location or "US"), str(job.job_id))
 
-    def _describe(self, job: AnyJob, tries: int) -> BqJob:
-        # `to_api_repr` leaves the statistics out, and properties show only a part of them.
-        statistics: dict[str, Any] = job._properties.get("statistics", {})
-        own = statistics.get(job.job_type, {})
-        read = own.get("inputFileBytes") or statistics.get("totalBytesProcessed") or 0
-        return BqJob(
-            id=str(job.job_id),
-            kind=job.job_type,
-            url=self._url(job),
-            sql=job.query if isinstance(job, bigquery.QueryJob) else "",
-            tries=tries,
-            waiting_seconds=_seconds(job.created, job.started),
-            running_seconds=_seconds(job.started, job.ended),
-            slot_seconds=int(statistics.get("totalSlotMs") or own.get("totalSlotMs") or 0) / 1000,
-            bytes_processed=int(read),
-            bytes_billed=int(own.get("totalBytesBilled") or 0),
-        )
 
-
-def _tell_retry(step: Step, error: Exception) -> None:
+def _before_retry(step: Step, error: Exception) -> None:
+    step.ctx.guard()
     failure = failure_of(error)
     _log.warning(
         "%s %s: BigQuery could not be asked: %s [%s]; trying again",
@@ -357,37 +392,3 @@ def _tell_retry(step: Step, error: Exception) -> None:
 
 def _job_id(step: Step, part: str, tries: int) -> str:
     return step.job_id(part) + (f"-{tries}" if tries > 1 else "")
-
-
-def _seconds(start: dt.datetime | None, end: dt.datetime | None) -> float:
-    return max(0.0, (end - start).total_seconds()) if start and end else 0.0
-
-
-def failure_of(error: BaseException) -> Failure:
-    """What an exception of the client says, in BigQuery's terms."""
-    if not isinstance(error, GoogleAPICallError):
-        return Failure(reason=type(error).__name__, message=str(error) or repr(error))
-    first: dict[str, Any] = next(iter(error.errors), {}) if error.errors else {}
-    return Failure(
-        reason=str(first.get("reason", "")),
-        message=str(first.get("message") or error.message or error),
-        location=str(first.get("location", "")),
-        code=int(error.code or 0),
-    )
-
-
-def _passes_by_itself(error: BaseException) -> bool:
-    if isinstance(error, requests.exceptions.SSLError):
-        return False  # a wrong certificate does not pass
-    if isinstance(error, GoogleAPICallError):
-        return failure_of(error).transient
-    return isinstance(
-        error,
-        (
-            ConnectionError,
-            TransportError,
-            requests.exceptions.ChunkedEncodingError,
-            requests.exceptions.ConnectionError,
-            requests.exceptions.Timeout,
-        ),
-    )

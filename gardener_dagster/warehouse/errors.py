@@ -226,6 +226,10 @@ class TooManyObjects(WarehouseError):
     """The objects to load cannot be named in one load job."""
 
 
+class ObjectsChanged(WarehouseError):
+    """BigQuery read other objects than those that were chosen; tmp is left empty."""
+
+
 class RefusedCopy(WarehouseError):
     """The raw partition was left as it is, because tmp holds nothing that may replace it."""
 

@@ -1,13 +1,14 @@
 """What is worked on and what it is called: tables, partitions, BigQuery job ids, labels, links.
 
 Pure: no I/O, no google imports. Every identifier that ends up in SQL passes `identifier` or
-    `column_path`.
+`column_path`.
 """
 
 import datetime as dt
 import hashlib
 import re
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,299}")
 _PROJECT = re.compile(r"[a-z0-9][a-z0-9.:-]{0,62}")
@@ -130,19 +131,33 @@ class SourceTables:
         return Partition(dataset=self.raw, table=self.annotations, date=date)
 
 
+def unguarded() -> None:
+    """The default guard: the work may always go on."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class JobContext:
-    """Whose work it is. The same context again is the same work: BigQuery's jobs are found again.
+    """On whose behalf an operation works, and how it finds the BigQuery jobs of an earlier try.
 
     Attributes:
-        run_id: the Dagster run.
-        attempt: 1, and one more for each retry that shall do its work anew.
+        run_id: the Dagster run; it becomes a label of the BigQuery jobs.
         date: the date of the partitions.
+        attempt: 1, and one more for each retry that must not meet the jobs of the one before.
+        seed: makes the BigQuery job ids. Two contexts with the same seed and attempt do the same
+            work: the second meets the jobs of the first, waits for those that still run and uses
+            their ids no more. So it must stay the same when a run is re-executed, and change when
+            the date is parsed again. Empty: the `run_id`.
+        guard: raises where the work must stop, for example because another run has taken over the
+            partition. It is called before each call that changes something, at each poll of a
+            BigQuery job, and before each retry; its exception ends the operation, which first
+            cancels the BigQuery job it waits for.
     """
 
     run_id: str
     date: dt.date
     attempt: int = 1
+    seed: str = ""
+    guard: Callable[[], None] = field(default=unguarded, compare=False, repr=False)
 
     def job_id(self, step: str, partition: Partition) -> str:
         """The id of the BigQuery job that does this step on this partition.
@@ -150,15 +165,23 @@ class JobContext:
         Letters, digits, `_` and `-`, at most 1,024 of them:
         https://cloud.google.com/bigquery/docs/running-jobs#generate-jobid
         """
-        run = re.sub(r"[^A-Za-z0-9_-]", "_", self.run_id)
-        if run != self.run_id:  # two runs must not become one
-            run += "_" + hashlib.sha256(self.run_id.encode()).hexdigest()[:8]
         table = f"{partition.dataset}-{partition.table}-{partition.date:%Y%m%d}"
-        job_id = f"gardener-{step}-{table}-{run}-{self.attempt}"
+        job_id = f"gardener-{step}-{table}-{self._seed()}-{self.attempt}"
         if len(job_id) > _JOB_ID_MAXIMUM - 32:  # room for the suffixes of retries
             digest = hashlib.sha256(job_id.encode()).hexdigest()
             job_id = f"{job_id[: _JOB_ID_MAXIMUM - 32 - len(digest) - 1]}-{digest}"
         return job_id
+
+    def has_seed(self, job_id: str) -> bool:
+        """Whether a BigQuery job is of the same work: `job_id` made its id, from the same seed."""
+        return f"-{self._seed()}-" in job_id
+
+    def _seed(self) -> str:
+        name = self.seed or self.run_id
+        seed = re.sub(r"[^A-Za-z0-9_-]", "_", name)
+        if seed != name:  # two seeds must not become one
+            seed += "_" + hashlib.sha256(name.encode()).hexdigest()[:8]
+        return seed
 
 
 def labels(tables: SourceTables, ctx: JobContext, operation: str) -> dict[str, str]:
@@ -177,6 +200,32 @@ def labels(tables: SourceTables, ctx: JobContext, operation: str) -> dict[str, s
         key: re.sub(r"[^a-z0-9_-]", "_", value.lower())[:_LABEL_MAXIMUM]
         for key, value in values.items()
     }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """What is being done, for job ids, labels and errors.
+
+    Attributes:
+        operation: load, dedup, copy, delete or join.
+        partition: what is written, or looked at.
+    """
+
+    operation: str
+    tables: SourceTables
+    ctx: JobContext
+    partition: Partition
+
+    def job_id(self, part: str = "") -> str:
+        """The id of the job that does this step, or this part of it."""
+        return self.ctx.job_id(
+            f"{self.operation}-{part}" if part else self.operation, self.partition
+        )
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """For the BigQuery job."""
+        return labels(self.tables, self.ctx, self.operation)
 
 
 def job_url(project: str, location: str, job_id: str) -> str:

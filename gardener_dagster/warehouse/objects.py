@@ -5,6 +5,7 @@ earlier parses.
 """
 
 import datetime as dt
+import hashlib
 import os.path
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -38,9 +39,12 @@ class LoadSource:
     """What to load, and what was left out.
 
     Attributes:
-        uris: for the load job; none: the date has no rows.
+        uris: for the load job, names or `prefix*` patterns; none: the date has no rows.
+        names: the chosen objects, each by its own URI; none where `uris` names them one by one.
         objects: how many objects these are.
         size: their bytes.
+        empty: how many of them have no byte; BigQuery may not count these.
+        version: a digest of the objects' names, sizes and times of writing.
         stale: objects left out because they were written before this parse began.
         orphaned: objects left out because their archive is not, or no longer, in the archive
             bucket.
@@ -51,6 +55,9 @@ class LoadSource:
     uris: tuple[str, ...]
     objects: int
     size: int
+    names: tuple[str, ...] = ()
+    empty: int = 0
+    version: str = ""
     stale: tuple[str, ...] = ()
     orphaned: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
@@ -91,18 +98,24 @@ def choose_objects(
     names = sorted(item.name for item in wanted)
     excluded = sorted(stale + orphaned)
     found = set(names)
+    uris = _uris(f"{source_bucket}/{prefix}", names, excluded)
     return LoadSource(
-        uris=tuple(
-            f"gs://{output_bucket}/{name}"
-            for name in _uris(f"{source_bucket}/{prefix}", names, excluded)
-        ),
+        uris=tuple(f"gs://{output_bucket}/{name}" for name in uris),
+        names=() if uris == names else tuple(f"gs://{output_bucket}/{name}" for name in names),
         objects=len(wanted),
         size=sum(item.size for item in wanted),
+        empty=sum(item.size == 0 for item in wanted),
+        version=_version(wanted),
         stale=tuple(sorted(stale)),
         orphaned=tuple(sorted(orphaned)),
         missing=tuple(sorted(archive for name, archive in expected.items() if name not in found)),
         write_errors=tuple(f"{i.name}: {i.write_error}" for i in wanted if i.write_error),
     )
+
+
+def _version(objects: Iterable[ParsedObject]) -> str:
+    lines = sorted(f"{item.name} {item.size} {item.written.isoformat()}" for item in objects)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:32]
 
 
 def _uris(prefix: str, wanted: Sequence[str], excluded: Sequence[str]) -> list[str]:

@@ -116,6 +116,57 @@ class KeyCount:
 
 
 @dataclass(frozen=True, kw_only=True)
+class KeyComparison:
+    """A partition of tmp, against the published one that it would replace.
+
+    Attributes:
+        rows: rows in tmp.
+        keyless: those whose key is NULL or empty.
+        duplicates: those that share their key with another and are too many.
+        ids: different values of the key's id column, or of its first column.
+        published: rows in the published partition; 0: there is none.
+        published_keyless: those whose key is NULL or empty.
+        published_ids: as `ids`, in the published partition.
+        added: keys that only tmp has.
+        removed: keys that only the published partition has.
+        kept: keys that both have.
+    """
+
+    rows: int
+    keyless: int
+    duplicates: int
+    ids: int
+    published: int
+    published_keyless: int
+    published_ids: int
+    added: int
+    removed: int
+    kept: int
+    bq_jobs: tuple[BqJob, ...] = ()
+
+    @property
+    def published_unique(self) -> int:
+        """Rows of the published partition, duplicates not counted."""
+        return self.published_keyless + self.removed + self.kept
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnnotationCount:
+    """How many rows of a raw partition a join would annotate.
+
+    Attributes:
+        rows: rows in it.
+        annotated: those that would find their annotation.
+        published: rows in the joined partition that would be replaced; 0: there is none.
+    """
+
+    rows: int
+    annotated: int
+    published: int
+    bq_jobs: tuple[BqJob, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Origin:
     """Rows of a partition that one parser version made of one archive.
 
@@ -149,10 +200,12 @@ class CopyResult(Result):
     """A raw partition was replaced by the tmp partition.
 
     Attributes:
-        rows_before: rows that raw had; None where the copy of an earlier try was found done.
+        rows_before: rows that raw had; None where an earlier try had copied already.
+        warning: what a person should look at, though the operation succeeded; empty: nothing.
     """
 
     rows_before: int | None
+    warning: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,3 +242,81 @@ class TmpPartition:
 
     partition: Partition
     last_modified: dt.datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableVersion:
+    """A table as it is, or as it was.
+
+    Attributes:
+        table: `dataset.table`.
+        as_of: when, aware; None: now. BigQuery keeps what was for seven days.
+    """
+
+    table: str
+    as_of: dt.datetime | None = None
+
+    def __str__(self) -> str:
+        return f"{self.table} as of {self.as_of:%Y-%m-%d %H:%M:%S %Z}" if self.as_of else self.table
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeyDiff:
+    """What is different between two versions of a partition, by the keys of its rows.
+
+    Attributes:
+        rows_before: rows of the one version.
+        rows_after: rows of the other.
+        keyless_before: rows of the one whose key is NULL or empty; they cannot be compared.
+        keyless_after: the same of the other.
+        in_both: keys that both have.
+        added: keys that only the other has.
+        removed: keys that only the one has.
+    """
+
+    date: dt.date
+    rows_before: int = 0
+    rows_after: int = 0
+    keyless_before: int = 0
+    keyless_after: int = 0
+    in_both: int = 0
+    added: int = 0
+    removed: int = 0
+
+    @property
+    def same(self) -> bool:
+        """Whether both have as many rows, of the same keys."""
+        return (self.rows_before, self.keyless_before) == (
+            self.rows_after,
+            self.keyless_after,
+        ) and not (self.added or self.removed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ColumnDiff:
+    """Rows of a partition that two versions both have, compared by columns.
+
+    Attributes:
+        compared: rows whose key stands once in each version.
+        differing: those that differ in any of the columns.
+        columns: in how many rows each column differs, where it does.
+    """
+
+    date: dt.date
+    compared: int = 0
+    differing: int = 0
+    columns: dict[str, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DifferingRow:
+    """A row that is not the same in both versions.
+
+    Attributes:
+        key: the parts of its key.
+        columns: each column that differs, with its value before and after, as JSON.
+    """
+
+    date: dt.date
+    key: tuple[str, ...]
+    columns: dict[str, tuple[str, str]]

@@ -1,21 +1,14 @@
-"""BigQuery on this machine: its REST API, over DuckDB and sqlglot.
+"""A stand-in for BigQuery on one machine: its REST API, on DuckDB and sqlglot.
 
-The real ``google-cloud-bigquery`` client talks to it where ``BIGQUERY_EMULATOR_HOST`` is set. It
-does what a pipeline of load, query and copy jobs over day-partitioned tables needs, refuses what
-BigQuery refuses, and says so where it does not do what BigQuery does. It checks no credentials:
-it is for one machine.
+The ``google-cloud-bigquery`` client connects to it where ``BIGQUERY_EMULATOR_HOST`` is set. It
+supports what the warehouse uses: tables partitioned by day, and load, query and copy jobs. It
+refuses other requests with the reason ``notImplemented``. It checks no credentials.
 
-From the wire down:
-
-- ``server``, ``routes``, ``routes_catalog``, ``routes_jobs``, ``uploads``, ``pages``, ``faults``:
-  HTTP. ``testing``: a server within a test's process.
-- ``jobs``, ``task``, ``joblog``: jobs, their states and threads.
-- ``load``, ``copying``, ``query``, ``dml``, ``ddl``: what jobs do. Of a load: ``objects``,
-  ``ndjson``, ``rows``, ``autodetect``. Of a query: ``parameters``, ``translate``, ``functions``,
-  ``binder``, ``scans``, ``planner``, ``information_schema``.
-- ``writes``: results into their destination. ``partitions``: what is in a table, by partition.
-- ``catalog``, ``tables``, ``partitioning``: datasets and tables. ``database``: DuckDB.
-- ``schema``, ``cells``, ``errors``: BigQuery's types, values and errors.
-
-Nothing is imported here.
+- ``server``, ``testing``, ``__main__``: build the server; run it in a thread or as a process.
+- ``rest/``: HTTP routes.
+- ``jobs/``: the life of jobs, and the three kinds of jobs.
+- ``loading/``: reads objects of JSON lines for load jobs.
+- ``sql/``: translates and checks queries.
+- ``catalog/``: datasets, tables, partitions, and the DuckDB file that holds them.
+- ``faults``: errors that tests inject. ``errors``: BigQuery's errors.
 """

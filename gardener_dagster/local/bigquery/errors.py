@@ -1,4 +1,4 @@
-"""BigQuery's errors and their shapes.
+"""BigQuery's errors and their JSON.
 
 https://cloud.google.com/bigquery/docs/error-messages
 """
@@ -9,47 +9,26 @@ from typing import Any
 _CODES: Mapping[str, int] = {
     "accessDenied": 403,
     "backendError": 503,
-    "bytesBilledLimitExceeded": 400,
     "conditionNotMet": 412,
     "duplicate": 409,
     "internalError": 500,
-    "invalid": 400,
-    "invalidQuery": 400,
-    "jobBackendError": 400,
-    "jobInternalError": 400,
-    "jobRateLimitExceeded": 400,
     "notFound": 404,
     "notImplemented": 501,
     "quotaExceeded": 403,
     "rateLimitExceeded": 403,
-    "required": 400,
-    "resourceInUse": 400,
-    "resourcesExceeded": 400,
-    "responseTooLarge": 403,
     "stopped": 200,
-    "tableUnavailable": 400,
 }
-_STATUS = {
-    400: "INVALID_ARGUMENT",
-    403: "PERMISSION_DENIED",
-    404: "NOT_FOUND",
-    409: "ALREADY_EXISTS",
-    412: "FAILED_PRECONDITION",
-    429: "RESOURCE_EXHAUSTED",
-    500: "INTERNAL",
-    501: "UNIMPLEMENTED",
-    503: "UNAVAILABLE",
-}
+"""HTTP status by reason; 400 for every other reason."""
 
 
 class BigQueryError(Exception):
-    """What BigQuery answers to a call, or puts into a job.
+    """An error that is the answer to a call or the result of a job.
 
     Attributes:
-        reason: BigQuery's one word.
-        message: for people.
-        location: the column, object or parameter it is about; empty: none.
-        code: HTTP status, where it is the answer to a call.
+        reason: BigQuery's reason, one word.
+        message: text for people.
+        location: the column, object or parameter that the error is about; may be empty.
+        code: HTTP status, where the error is the answer to a call.
         details: further entries of a failed job's ``errors``.
     """
 
@@ -68,55 +47,68 @@ class BigQueryError(Exception):
         self.details = tuple(details)
 
     def proto(self) -> dict[str, str]:
-        """An ``ErrorProto``, as in a job's ``errorResult``."""
+        """Return the ``ErrorProto``, as in a job's ``errorResult``."""
         proto = {"reason": self.reason, "message": self.message}
         if self.location:
             proto["location"] = self.location
         return proto
 
     def job_status(self) -> dict[str, Any]:
-        """The ``status`` of a job that failed with this."""
+        """Return the ``status`` of a job that failed with this error."""
         errors = [self.proto(), *(detail.proto() for detail in self.details)]
         return {"state": "DONE", "errorResult": self.proto(), "errors": errors}
 
     def body(self) -> dict[str, Any]:
-        """The answer to a call."""
+        """Return the JSON body of the answer to a call."""
         entry = self.proto() | {"domain": "global"}
-        return {
-            "error": {
-                "code": self.code,
-                "message": self.message,
-                "errors": [entry],
-                "status": _STATUS.get(self.code, "UNKNOWN"),
-            }
-        }
+        return {"error": {"code": self.code, "message": self.message, "errors": [entry]}}
 
 
-def invalid(message: str, *, location: str = "") -> BigQueryError:
-    """A request or a row that cannot be right."""
-    return BigQueryError("invalid", message, location=location)
+def invalid(
+    message: str, *, location: str = "", details: Sequence[BigQueryError] = ()
+) -> BigQueryError:
+    """Make the error of an invalid request or row."""
+    return BigQueryError("invalid", message, location=location, details=details)
 
 
 def invalid_query(message: str) -> BigQueryError:
-    """A query that cannot be right."""
+    """Make the error of an invalid query."""
     return BigQueryError("invalidQuery", message, location="query")
 
 
-def not_found(what: str, name: object) -> BigQueryError:
-    """Something that is not there.
+def not_found(kind: str, name: object) -> BigQueryError:
+    """Make the error of a missing resource.
 
     Args:
-        what: ``Dataset``, ``Table``, ``Job`` or ``URI``.
+        kind: ``Dataset``, ``Table``, ``Job`` or ``URI``.
         name: its full name.
     """
-    return BigQueryError("notFound", f"Not found: {what} {name}")
+    return BigQueryError("notFound", f"Not found: {kind} {name}")
 
 
-def duplicate(what: str, name: object) -> BigQueryError:
-    """Something that is there already."""
-    return BigQueryError("duplicate", f"Already Exists: {what} {name}")
+def duplicate(kind: str, name: object) -> BigQueryError:
+    """Make the error of a resource that already exists."""
+    return BigQueryError("duplicate", f"Already Exists: {kind} {name}")
 
 
-def not_implemented(message: str) -> BigQueryError:
-    """What BigQuery does and this server does not."""
-    return BigQueryError("notImplemented", f"{message} (the local BigQuery does not do this)")
+def not_implemented(feature: str) -> BigQueryError:
+    """Make the error of a feature that BigQuery has and this server lacks."""
+    return BigQueryError(
+        "notImplemented", f"Not implemented by the local BigQuery: {feature} (see docs/design.md)"
+    )
+
+
+def refuse_keys(body: Mapping[str, Any], keys: Sequence[str], where: str) -> None:
+    """Refuse a resource that sets unsupported properties.
+
+    Args:
+        body: the resource.
+        keys: names of unsupported properties.
+        where: names the resource in the error.
+
+    Raises:
+        BigQueryError: a property is set.
+    """
+    for key in keys:
+        if body.get(key):
+            raise not_implemented(f"{key} of {where}")

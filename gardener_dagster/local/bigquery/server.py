@@ -1,4 +1,4 @@
-"""The server: its parts put together, and run."""
+"""Build the server from its parts."""
 
 import datetime as dt
 from collections.abc import AsyncIterator, Callable
@@ -13,29 +13,22 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from gardener_dagster.local.bigquery.catalog import Catalog
-from gardener_dagster.local.bigquery.copying import CopyWork
-from gardener_dagster.local.bigquery.database import Database
-from gardener_dagster.local.bigquery.errors import BigQueryError
-from gardener_dagster.local.bigquery.faults import (
-    Cut,
-    FaultMiddleware,
-    Faults,
-    cut,
-    fault_routes,
-)
-from gardener_dagster.local.bigquery.jobs import Jobs, Work
-from gardener_dagster.local.bigquery.load import LoadWork
-from gardener_dagster.local.bigquery.objects import Storage
-from gardener_dagster.local.bigquery.query import QueryWork
-from gardener_dagster.local.bigquery.routes import Parts, error_answer
-from gardener_dagster.local.bigquery.routes_catalog import CatalogRoutes
-from gardener_dagster.local.bigquery.routes_jobs import JobRoutes
-from gardener_dagster.local.bigquery.uploads import UploadRoutes
+from gardener_dagster.local.bigquery.catalog.catalog import Catalog
+from gardener_dagster.local.bigquery.catalog.database import Database
+from gardener_dagster.local.bigquery.errors import BigQueryError, not_implemented
+from gardener_dagster.local.bigquery.faults import FaultMiddleware, Faults, fault_routes
+from gardener_dagster.local.bigquery.jobs.copy import CopyWork
+from gardener_dagster.local.bigquery.jobs.jobs import Jobs, Work
+from gardener_dagster.local.bigquery.jobs.load import LoadWork
+from gardener_dagster.local.bigquery.jobs.query import QueryWork
+from gardener_dagster.local.bigquery.loading.objects import Storage
+from gardener_dagster.local.bigquery.rest.calls import Parts
+from gardener_dagster.local.bigquery.rest.catalog_routes import CatalogRoutes
+from gardener_dagster.local.bigquery.rest.job_routes import JobRoutes
 
 
 def utc_now() -> dt.datetime:
-    """The time."""
+    """Return the current time, aware."""
     return dt.datetime.now(dt.UTC)
 
 
@@ -43,36 +36,34 @@ def create_app(
     data: Path,
     *,
     now: Callable[[], dt.datetime] = utc_now,
-    memory_limit: str = "512MB",
-    threads: int = 2,
     faults: bool = False,
     storage_url: str = "",
 ) -> ASGIApp:
-    """A server on a folder, which it has until its lifespan ends.
+    """Build a server on a data folder. It uses the folder until its lifespan ends.
 
     Args:
-        data: folder of everything it keeps.
-        now: the time, aware; of jobs, of expirations, and of CURRENT_TIMESTAMP.
-        memory_limit: of DuckDB; the process needs about 250 MB more.
-        threads: of DuckDB.
-        faults: whether ``/faults`` is there.
-        storage_url: of Cloud Storage; empty: as ``STORAGE_EMULATOR_HOST`` says.
+        data: folder that holds all data.
+        now: returns the current time, aware.
+        faults: whether to accept faults at ``/faults``.
+        storage_url: URL of a Cloud Storage emulator; empty: ``STORAGE_EMULATOR_HOST``.
 
     Raises:
-        DatabaseInUse: another process has the folder.
+        DatabaseInUse: another process uses the folder.
     """
-    database = Database(data, memory_limit=memory_limit, threads=threads)
+    database = Database(data)
     catalog = Catalog()
-    storage = Storage(database.scratch, storage_url)
-    query = QueryWork(database, catalog)
-    works: dict[str, Work] = {"load": LoadWork(storage), "query": query, "copy": CopyWork()}
+    storage = Storage(storage_url)
+    works: dict[str, Work] = {
+        "load": LoadWork(storage),
+        "query": QueryWork(),
+        "copy": CopyWork(),
+    }
     jobs = Jobs(database, catalog, works, now)
     injected = Faults()
     parts = Parts(database=database, catalog=catalog, jobs=jobs, faults=injected, now=now)
 
     def close() -> None:
         jobs.close()
-        query.close()
         storage.close()
         database.close()
 
@@ -86,14 +77,9 @@ def create_app(
             Route("/alive", _alive),
             *CatalogRoutes(parts).routes(),
             *JobRoutes(parts).routes(),
-            *UploadRoutes(parts).routes(),
             *(fault_routes(injected) if faults else []),
         ],
-        exception_handlers={
-            BigQueryError: error_answer,
-            Cut: cut,
-            HTTPException: _http_error,
-        },
+        exception_handlers={BigQueryError: _bigquery_error, HTTPException: _http_error},
         lifespan=lifespan,
     )
     return FaultMiddleware(app, injected) if faults else app
@@ -103,11 +89,19 @@ async def _alive(_: Request) -> Response:
     return PlainTextResponse("ok\n")
 
 
+async def _bigquery_error(_: Request, error: Exception) -> Response:
+    if not isinstance(error, BigQueryError):
+        raise error
+    return JSONResponse(error.body(), error.code)
+
+
 async def _http_error(request: Request, error: Exception) -> Response:
-    """A path or method that the API has not, in its own shape."""
+    """Answer a call that no route takes: a method of BigQuery's API, or no such path."""
     if not isinstance(error, HTTPException):
         raise error
-    said = f"{request.method} {request.url.path}: {error.detail}"
-    reason = "notFound" if error.status_code == 404 else "invalid"
-    body = BigQueryError(reason, said, code=error.status_code).body()
-    return JSONResponse(body, error.status_code, headers=error.headers)
+    call = f"{request.method} {request.url.path}"
+    if request.url.path.startswith(("/bigquery/", "/upload/", "/resumable/")):
+        refusal = not_implemented(call)
+    else:
+        refusal = BigQueryError("notFound", f"{call}: {error.detail}", code=error.status_code)
+    return JSONResponse(refusal.body(), refusal.code)

@@ -1,8 +1,8 @@
-"""A server for tests, in this process."""
+"""Run a server in this process, for tests."""
 
 import datetime as dt
-import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,52 +17,35 @@ def running_server(
     data: Path,
     *,
     now: Callable[[], dt.datetime] = utc_now,
-    memory_limit: str = "512MB",
-    faults: bool = True,
     storage_url: str = "",
 ) -> Iterator[str]:
-    """Runs a server on a free port of this machine, and ends it.
+    """Run a server with ``/faults`` on a free port until the context ends.
 
     Args:
-        data: folder of everything it keeps.
-        now: the time, aware.
-        memory_limit: of DuckDB.
-        faults: whether ``/faults`` is there.
-        storage_url: of Cloud Storage; empty: as ``STORAGE_EMULATOR_HOST`` says.
+        data: folder that holds all data.
+        now: returns the current time, aware.
+        storage_url: URL of a Cloud Storage emulator; empty: ``STORAGE_EMULATOR_HOST``.
 
     Yields:
-        Its URL, for ``BIGQUERY_EMULATOR_HOST`` or a client's ``api_endpoint``.
+        The server's URL, for ``BIGQUERY_EMULATOR_HOST`` or a client's ``api_endpoint``.
 
     Raises:
-        RuntimeError: it did not start.
+        RuntimeError: the server did not start.
     """
-    app = create_app(
-        data, now=now, memory_limit=memory_limit, faults=faults, storage_url=storage_url
-    )
+    app = create_app(data, now=now, faults=True, storage_url=storage_url)
     config = uvicorn.Config(
         app, port=0, log_level="critical", access_log=False, timeout_graceful_shutdown=5
     )
-    server = _Server(config)
+    server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, name="bigquery")
     thread.start()
     try:
-        if not server.begun.wait(timeout=30) or not server.started:
-            raise RuntimeError("The local BigQuery did not start")
+        while not server.started:
+            if not thread.is_alive():
+                raise RuntimeError("The local BigQuery did not start")
+            time.sleep(0.01)
         port = server.servers[0].sockets[0].getsockname()[1]
         yield f"http://127.0.0.1:{port}"
     finally:
         server.should_exit = True
         thread.join()
-
-
-class _Server(uvicorn.Server):
-    """Says when it is there."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.begun = threading.Event()
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Starts, and says so."""
-        await super().startup(sockets)
-        self.begun.set()

@@ -4,21 +4,24 @@ Nothing but one member is in memory, however many there are. The ``MLAB.*`` reco
 are passed over.
 """
 
-import contextlib
-import gzip
-import tarfile
-import zlib
-from collections.abc import Iterator
+import io
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import IO, Self, cast
+from typing import IO
+
+from gardener_dagster.local.parser.tar import File, TarReader
+from gardener_dagster.local.parser.unpacking import (
+    GZIP_MAGIC,
+    DamagedError,
+    Stream,
+    gzip_pieces,
+    plain_pieces,
+)
 
 MAXIMUM_MEMBER_BYTES = 100_000_000
 """Unpacked. The row of a larger one could not be loaded: BigQuery takes 100 MB a row."""
 
 _SUFFIXES = (".json", ".json.gz")
-_GZIP_MAGIC = b"\x1f\x8b"
-_GZIP_WINDOW = 31  # zlib's code for a gzip header and its checksum
-_DAMAGED = (tarfile.InvalidHeaderError, tarfile.TruncatedHeaderError)  # type: ignore[attr-defined] # missing in typeshed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,78 +41,50 @@ class Member:
     fault: str = ""
 
 
-class TruncatedError(ValueError):
-    """The archive ends in the middle, is damaged, or is none."""
-
-
-def read_members(archive: IO[bytes]) -> Iterator[Member]:
+def read_members(
+    archive: IO[bytes], checkpoint: Callable[[], object] = lambda: None
+) -> Iterator[Member]:
     """The tests of an archive, in its order: the files named ``.json`` or ``.json.gz``.
 
     Args:
         archive: At its start; it must be able to go back there.
+        checkpoint: Called for each 256 KiB at most that were unpacked. What it raises is passed on.
 
     Raises:
-        TruncatedError: When all that is readable was yielded. An error of reading ``archive``
-            itself is passed on as it is: it says nothing of what the archive holds.
+        DamagedError: The archive is damaged or cut off. Raised when all that is readable was
+            yielded, also what is behind a damaged place. An error of reading ``archive`` itself is
+            passed on as it is: it says nothing of what the archive holds.
     """
-    try:
-        with (
-            _unpacked(archive) as stream,
-            _Tar.open(fileobj=stream, mode="r|", tarinfo=_StrictTarInfo) as tar,
-        ):
-            while (entry := tar.next()) is not None:
-                tar.members.clear()  # or it would keep one for each member
-                if entry.isfile() and entry.name.casefold().endswith(_SUFFIXES):
-                    yield _member(tar, entry)
-            while stream.read(2**16):  # to its end, where gzip has the checksum
-                pass
-    except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise TruncatedError(str(error)) from error
-
-
-class _Tar(tarfile.TarFile):
-    members: list[tarfile.TarInfo]  # what typeshed leaves out
-
-
-class _StrictTarInfo(tarfile.TarInfo):
-    """Tells a damaged header from the end of the archive; tarfile takes either for the end."""
-
-    @classmethod
-    def fromtarfile(cls, tarfile_: tarfile.TarFile) -> Self:
-        try:
-            return super().fromtarfile(tarfile_)
-        except _DAMAGED as error:
-            raise tarfile.ReadError(str(error)) from error
-
-
-def _unpacked(archive: IO[bytes]) -> contextlib.AbstractContextManager[IO[bytes]]:
-    magic = archive.read(len(_GZIP_MAGIC))
+    magic = archive.read(len(GZIP_MAGIC))
+    if not magic:
+        raise DamagedError("it is empty")
     archive.seek(0)
-    if magic == _GZIP_MAGIC:
-        return cast("contextlib.AbstractContextManager[IO[bytes]]", gzip.GzipFile(fileobj=archive))
-    return contextlib.nullcontext(archive)
+    pieces = gzip_pieces(archive) if magic == GZIP_MAGIC else plain_pieces(archive)
+    files = TarReader(
+        Stream(pieces, checkpoint),
+        wanted=lambda name: name.casefold().endswith(_SUFFIXES),
+        maximum_bytes=MAXIMUM_MEMBER_BYTES,
+    )
+    yield from map(_member, files)
+    if files.damage:
+        raise DamagedError(files.damage)
 
 
-def _member(tar: tarfile.TarFile, entry: tarfile.TarInfo) -> Member:
-    content, fault = b"", "is too large"
-    if entry.size <= MAXIMUM_MEMBER_BYTES:
-        file = tar.extractfile(entry)
-        content, fault = (file.read(), "") if file else (b"", "is no file")
-    if not fault and entry.name.casefold().endswith(".gz"):
+def _member(file: File) -> Member:
+    content, fault = file.content, file.fault
+    if content is not None and file.name.casefold().endswith(".gz"):
         content, fault = _unpack(content)
-    return Member(name=entry.name, size=entry.size, content=None if fault else content, fault=fault)
+    return Member(name=file.name, size=file.size, content=content, fault=fault)
 
 
-def _unpack(packed: bytes) -> tuple[bytes, str]:
+def _unpack(packed: bytes) -> tuple[bytes | None, str]:
     """The content of a gzip file, or why there is none; never more than the maximum in memory."""
-    unpacker = zlib.decompressobj(wbits=_GZIP_WINDOW)
+    content = bytearray()
     try:
-        content = unpacker.decompress(packed, MAXIMUM_MEMBER_BYTES)
-    except zlib.error as error:
-        return b"", f"cannot be unpacked: {error}"
-    if not unpacker.eof:
-        too_large = len(content) == MAXIMUM_MEMBER_BYTES
-        return b"", "is too large" if too_large else "cannot be unpacked: it is cut off"
-    if unpacker.unused_data.strip(b"\0"):
-        return b"", "cannot be unpacked: it goes on after its end"
-    return content, ""
+        for piece in gzip_pieces(io.BytesIO(packed)):
+            content += piece
+            if len(content) > MAXIMUM_MEMBER_BYTES:
+                return None, "is too large"
+    except DamagedError as error:
+        return None, f"cannot be unpacked: {error}"
+    return bytes(content), ""

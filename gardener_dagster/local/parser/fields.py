@@ -10,12 +10,16 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from gardener_dagster.warehouse.schemas import Field
+from gardener_dagster.warehouse.table_schemas import Field
 
 Row = dict[str, Any]
 _Convert = Callable[[Any], Any]
 
-_RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)")
+_RFC3339 = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}T([01][0-9]|2[0-3]):[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?"
+    r"(Z|[+-][0-9]{2}:[0-9]{2})"
+)
+_LARGEST_OFFSET = dt.timedelta(hours=14)  # of a time zone, in BigQuery
 _SHOWN = 40  # characters of a value in an error
 
 
@@ -87,7 +91,9 @@ def _each(convert: _Convert) -> _Convert:
 def _string(value: object) -> str:
     if not isinstance(value, str):
         raise MisfitError("a string", value)
-    return value
+    # JSON may escape one half of a surrogate pair, which UTF-8 and so BigQuery cannot hold. Each is
+    # kept as the text of its escape: with one character for all of them, two ids could become one.
+    return value.encode("utf-8", "backslashreplace").decode()
 
 
 def _integer(value: object) -> int:
@@ -112,18 +118,25 @@ def _boolean(value: object) -> bool:
 
 def _timestamp(value: object) -> str:
     if not isinstance(value, str) or not _is_time(value):
-        raise MisfitError("a time as in RFC 3339", value)
+        raise MisfitError("a time as in RFC 3339, in UTC from the year 1 to 9999", value)
     return value
 
 
 def _is_time(text: str) -> bool:
+    """Whether BigQuery can hold it.
+
+    BigQuery's TIMESTAMP and Python's datetime have the same range, in UTC:
+    https://cloud.google.com/bigquery/docs/reference/standard-sql/data-types#timestamp_type
+    """
     if not _RFC3339.fullmatch(text):
         return False
     try:
-        dt.datetime.fromisoformat(text)
-    except ValueError:  # as the 30th of February
+        time = dt.datetime.fromisoformat(text)
+        time.astimezone(dt.UTC)
+    except (ValueError, OverflowError):  # as the 30th of February; as a year 0 in UTC
         return False
-    return True
+    offset = time.utcoffset()
+    return offset is not None and abs(offset) <= _LARGEST_OFFSET
 
 
 _CONVERTERS: dict[str, _Convert] = {

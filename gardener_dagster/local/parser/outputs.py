@@ -7,7 +7,7 @@ import datetime as dt
 import json
 import logging
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import IO
 
@@ -18,8 +18,10 @@ from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
 from requests import RequestException
 
 from gardener_api.client import LeasedJob
-from gardener_dagster.local.parser.archives import Member, TruncatedError, read_members
+from gardener_api.jobs.job import DAMAGED_ARCHIVES
+from gardener_dagster.local.parser.archives import Member, read_members
 from gardener_dagster.local.parser.rows import CorruptError, Origin, parse_member
+from gardener_dagster.local.parser.unpacking import DamagedError
 
 log = logging.getLogger(__name__)
 
@@ -35,12 +37,10 @@ STORAGE_ERRORS = (
 )
 """What Cloud Storage's client raises when it cannot do what it was asked to."""
 
+_NAMED = 8  # damaged archives that a detail names
+_FAULT_TEXT = 100  # characters of each one's fault
 _SPOOL_BYTES = 16 * 2**20
 _READ_BYTES = 8 * 2**20
-
-
-class StoppedError(Exception):
-    """The work on an archive was no longer wanted; nothing was written."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,7 @@ class Outcome:
         name: Its object's.
         rows: Written.
         corrupt: Tests that were left out.
-        fault: Why it could not be read to its end; "" if it could.
+        fault: What is damaged; "" if nothing is.
         written: Whether there is an object of rows. There is none of what is no archive.
     """
 
@@ -60,6 +60,23 @@ class Outcome:
     corrupt: int = 0
     fault: str = ""
     written: bool = True
+
+
+def detail_of(outcomes: Sequence[Outcome]) -> str:
+    """What a person should know of the archives of a job; "" if all is well."""
+    damaged = sorted((o for o in outcomes if o.fault), key=lambda outcome: outcome.name)
+    said = []
+    if damaged:
+        named = [
+            f"{o.name.rpartition('/')[2]} ({o.fault[:_FAULT_TEXT]}; {o.rows} rows kept)"
+            for o in damaged[:_NAMED]
+        ]
+        if len(damaged) > _NAMED:
+            named.append(f"and {len(damaged) - _NAMED} more: see the parser's log")
+        said.append(f"{DAMAGED_ARCHIVES}{len(damaged)} of {len(outcomes)}: {', '.join(named)}")
+    if corrupt := sum(outcome.corrupt for outcome in outcomes):
+        said.append(f"{corrupt} corrupt {'test' if corrupt == 1 else 'tests'} left out")
+    return "; ".join(said)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,19 +93,19 @@ class ArchiveParser:
     output_bucket: str
     now: Callable[[], dt.datetime]
 
-    def parse(self, job: LeasedJob, name: str, stopped: Callable[[], bool]) -> Outcome:
+    def parse(self, job: LeasedJob, name: str, checkpoint: Callable[[], object]) -> Outcome:
         """Writes the rows of an archive to ``<output bucket>/<its bucket>/<its name>.jsonl``.
 
         An object of an earlier parse is overwritten. What can be read of an archive that is cut off
-        or damaged is written, as m-lab/etl does; of one that has nothing to read, nothing is.
+        or damaged is written; of one that has nothing to read, nothing is.
 
         Args:
             job: Whose archive it is.
             name: Of the archive's object.
-            stopped: Whether the work is no longer wanted; asked at each test.
+            checkpoint: Called whenever the work has got on: at each test, and at each 256 KiB at
+                most that were unpacked. What it raises is passed on, and nothing is written.
 
         Raises:
-            StoppedError: It is not.
             *STORAGE_ERRORS: The archive could not be fetched, or its rows not be stored.
         """
         blob = self.client.bucket(job.bucket).get_blob(name)
@@ -101,13 +118,12 @@ class ArchiveParser:
             rows = _Rows(job=job, name=name, size=blob.size or 0, now=self.now)
             fault = ""
             try:
-                for member in read_members(archive):
-                    if stopped():
-                        raise StoppedError(name)
+                for member in read_members(archive, checkpoint):
+                    checkpoint()
                     rows.add(member, out)
-            except TruncatedError as error:
+            except DamagedError as error:
                 fault = str(error)
-                log.warning("%s after %d rows: %s", rows.url, rows.count, error)
+                log.warning("%s: %d rows kept: %s", rows.url, rows.count, error)
                 if not rows.count and not rows.corrupt:
                     return Outcome(name=name, fault=fault, written=False)
             size = out.tell()
@@ -153,8 +169,7 @@ class _Rows:
         )
         row = parse_member(self.job.datatype, member.content, date=self.job.date, origin=origin)
         text = json.dumps(row, separators=(",", ":"), ensure_ascii=False)
-        # JSON may escape half of a character; UTF-8 has no such thing.
-        line = text.encode(errors="replace") + b"\n"
+        line = text.encode() + b"\n"
         if len(line) > MAX_ROW_BYTES:
             raise CorruptError(f"{member.name} makes a row of {len(line)} bytes")
         return line

@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any, NoReturn
 
 from gardener_dagster.local.parser.fields import MisfitError, Record, Row
-from gardener_dagster.warehouse.schemas import schema_of
+from gardener_dagster.warehouse.table_schemas import schema_of
 
 
 class CorruptError(ValueError):
@@ -78,9 +78,17 @@ def parse_member(datatype: str, content: bytes, *, date: dt.date, origin: Origin
 
 def _ndt7(test: Any, date: dt.date, origin: Origin) -> Row:  # noqa: ANN401 - any JSON
     raw = _raw("ndt7").fit(test)
+    _clear_connections(raw)
     summary = _summary(raw)
     row: Row = {"ID": summary["UUID"], "A": summary} if summary else {}
     return row | {"Parser": origin.record(), "Date": date.isoformat(), "Raw": raw}
+
+
+def _clear_connections(raw: Row) -> None:
+    """Remove ``ConnectionInfo`` from the server's measurements only, as M-Lab's parsers do."""
+    for direction in ("Download", "Upload"):
+        for measurement in raw.get(direction, {}).get("ServerMeasurements", ()):
+            measurement.pop("ConnectionInfo", None)
 
 
 def _summary(raw: Row) -> Row:
@@ -149,8 +157,8 @@ def _clear_region(annotations: Row) -> None:
 def _raw(datatype: str) -> Record:
     """What is kept of a test of the datatype: its column ``raw``.
 
-    Old servers' ``BBRInfo`` has ``MaxBandwidth`` where new ones have ``BW``, both in bytes/s. Each
-    is kept under its own name: the column says which server measured it.
+    M-Lab's parsers have no field for ``BBRInfo.MaxBandwidth``, which old servers wrote instead of
+    ``BW``; nor has the schema, so it is left out here too.
     """
     fields = next(f["fields"] for f in schema_of(datatype) if f["name"] == "raw")
     return Record(fields)

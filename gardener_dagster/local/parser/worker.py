@@ -1,34 +1,42 @@
 """Takes jobs from the jobs API and does them, as M-Lab's parsers do.
 
-What it does more than they: it reports an attempt that cannot succeed, keeps the lease of a job
-while a long archive is parsed, and lets go of a job that is no longer its own.
+What it does more than they: it reports an attempt that cannot succeed, names damaged archives,
+keeps the lease of a job while a long archive gets on, and lets go of a job that is no longer its
+own.
 """
 
 import datetime as dt
 import logging
-import re
 import signal
 import threading
+import time
 from collections.abc import Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future
 from itertools import islice
 from types import FrameType
 
 from gardener_api.client import JobGone, JobsAPIError, JobsClient, LeasedJob
-from gardener_api.jobs import JobState
+from gardener_api.jobs.job import JobState
+from gardener_api.regex import compile_filter
 from gardener_dagster.local.clients import storage_client
 from gardener_dagster.local.parser.outputs import (
     STORAGE_ERRORS,
     ArchiveParser,
     Outcome,
-    StoppedError,
+    detail_of,
 )
+from gardener_dagster.local.parser.progress import RunningArchives, StoppedError
 from gardener_dagster.local.parser.rows import DATATYPES
 
 log = logging.getLogger(__name__)
 
+
 HEARTBEAT_SECONDS = 30.0
-"""At most between two calls of a job."""
+"""Between two looks at whether the archives of a job get on."""
+STALL_SECONDS = 300.0
+"""Without any progress on an archive, after which an attempt is given up. More than Cloud Storage's
+client takes to give up a call (its timeout of 60 s, tried again for 120 s): a slow bucket is no
+reason. No damage to an archive is known that takes longer than its reading."""
 
 
 class FailedJobError(Exception):
@@ -46,6 +54,7 @@ class Worker:
         threads: int,
         stopping: threading.Event,
         heartbeat_seconds: float = HEARTBEAT_SECONDS,
+        stall_seconds: float = STALL_SECONDS,
     ) -> None:
         """Make a worker. Nothing is asked yet.
 
@@ -54,11 +63,13 @@ class Worker:
             archives: Parses an archive.
             threads: Archives at a time.
             stopping: Set when it shall end: it takes no further job, and gives up what it has.
-            heartbeat_seconds: At most between two calls of a job.
+            heartbeat_seconds: Between two looks at whether the archives get on; each tells the jobs
+                API if they do.
+            stall_seconds: Without progress on an archive, after which the attempt is given up.
         """
         self._jobs, self._archives = jobs, archives
         self._threads, self._stopping = threads, stopping
-        self._heartbeat_seconds = heartbeat_seconds
+        self._heartbeat_seconds, self._stall_seconds = heartbeat_seconds, stall_seconds
 
     def run(self, poll_seconds: float) -> None:
         """Takes and does jobs until it shall stop; asks again after a pause where there is none."""
@@ -117,13 +128,13 @@ class Worker:
                 f"none of {len(unread)} archives could be read; the first,"
                 f" gs://{job.bucket}/{unread[0].name}: {unread[0].fault}"
             )
-        self._jobs.update(job.id, JobState.POST_PROCESSING)
+        self._jobs.update(job.id, JobState.POST_PROCESSING, detail_of(outcomes))
         return outcomes
 
     def _list(self, job: LeasedJob) -> list[str]:
         try:
-            wanted = re.compile(job.filter)
-        except re.error as error:
+            wanted = compile_filter(job.filter)
+        except ValueError as error:
             raise FailedJobError(f"filter {job.filter!r}: {error}") from error
         try:
             blobs = self._archives.client.list_blobs(job.bucket, prefix=job.prefix)
@@ -134,29 +145,37 @@ class Worker:
 
     def _parse_archives(self, job: LeasedJob, names: Sequence[str]) -> list[Outcome]:
         waiting = iter(names)
-        running: dict[Future[Outcome], str] = {}
         outcomes: list[Outcome] = []
-        over = threading.Event()
+        running = RunningArchives(
+            lambda name, checkpoint: self._archives.parse(job, name, checkpoint),
+            self._stopping.is_set,
+        )
+        try:
+            while True:
+                for name in islice(waiting, self._threads - len(running)):
+                    self._jobs.heartbeat(job.id)
+                    running.start(name)
+                if not running:
+                    return outcomes
+                looked = time.monotonic()
+                done = running.wait(self._heartbeat_seconds)
+                for name, future in done:
+                    outcomes.append(_outcome(job, name, future))
+                    self._jobs.update(job.id, JobState.PARSING, name)
+                if not done and running.moved() >= looked:
+                    self._jobs.heartbeat(job.id)  # of progress: a parser that is stuck sends none
+                self._check_progress(job, running)
+        finally:
+            running.stop()
 
-        def stopped() -> bool:
-            return over.is_set() or self._stopping.is_set()
-
-        with ThreadPoolExecutor(self._threads, thread_name_prefix="archive") as pool:
-            try:
-                while True:
-                    for name in islice(waiting, self._threads - len(running)):
-                        self._jobs.heartbeat(job.id)
-                        running[pool.submit(self._archives.parse, job, name, stopped)] = name
-                    if not running:
-                        return outcomes
-                    done, _ = wait(running, self._heartbeat_seconds, FIRST_COMPLETED)
-                    if not done:
-                        self._jobs.heartbeat(job.id)
-                    for future in done:
-                        outcomes.append(_outcome(job, running.pop(future), future))
-                        self._jobs.update(job.id, JobState.PARSING, outcomes[-1].name)
-            finally:
-                over.set()  # or the pool would wait for the archives of a job that is over
+    def _check_progress(self, job: LeasedJob, running: RunningArchives) -> None:
+        if not running:
+            return
+        slowest = running.slowest()
+        if (seconds := time.monotonic() - slowest.moved) > self._stall_seconds:
+            raise FailedJobError(
+                f"gs://{job.bucket}/{slowest.name}: no progress for {seconds:.0f} s"
+            )
 
 
 def _outcome(job: LeasedJob, name: str, future: "Future[Outcome]") -> Outcome:

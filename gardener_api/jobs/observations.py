@@ -1,0 +1,75 @@
+"""What Dagster is told about a job while a parser has it. Pure.
+
+Dagster shows it as observations of the job's partition of the asset ``parsed/<source>``. That the
+parse is done is not among them: that is a materialization, which a run of Dagster reports.
+"""
+
+import datetime as dt
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from gardener_api.jobs.job import (
+    LEASE_EXPIRED,
+    PARSE_ERROR,
+    PARSING_STATES,
+    Change,
+    Event,
+    Job,
+    JobKey,
+    JobState,
+)
+
+_ENDINGS = {LEASE_EXPIRED: "its lease ended", PARSE_ERROR: "its parser gave it up"}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Observation:
+    """Something that happened to a partition of a ``parsed`` asset."""
+
+    key: JobKey
+    at: dt.datetime
+    description: str
+    metadata: dict[str, str | int]  # by the name that Dagster shows
+
+
+def observations(changes: Iterable[Change]) -> list[Observation]:
+    """What of these changes Dagster is told: handed out, attempt ended badly, failed."""
+    return [
+        observation
+        for change in changes
+        for event in change.events
+        if (observation := _observation(change.job, event)) is not None
+    ]
+
+
+def _observation(job: Job, event: Event) -> Observation | None:
+    observation = Observation(
+        key=job.key,
+        at=event.at,
+        description="",
+        metadata={
+            "state": event.state,
+            "attempt": event.attempt,
+            "parse": job.generation,
+            "job": job.number,
+            "time": f"{event.at:%Y-%m-%d %H:%M:%S} UTC",
+        },
+    )
+    if event.state == JobState.INIT:
+        parser = job.parser or "unknown"
+        return replace(
+            observation,
+            description=f"Attempt {event.attempt} handed out to parser {parser}",
+            metadata=observation.metadata | {"parser": parser},
+        )
+    if event.state in _ENDINGS:
+        description = f"Attempt {event.attempt} lost: {_ENDINGS[event.state]}"
+    elif event.state == JobState.FAILED and job.failed_in in PARSING_STATES:
+        description = f"Parse failed in attempt {event.attempt}, the last one"
+    else:
+        return None
+    return replace(
+        observation,
+        description=description,
+        metadata=observation.metadata | {"reason": event.detail or "none given"},
+    )

@@ -1,0 +1,233 @@
+"""What parsers say about jobs, as data, and what each call makes of a job.
+
+Pure functions: one job and one call give a changed job or a refusal. How calls come in is
+``jobs_api``'s, how the outcome is kept is ``store``'s.
+"""
+
+import datetime as dt
+from dataclasses import dataclass, replace
+
+from gardener_api.jobs.job import (
+    LEASE_EXPIRED,
+    PARSE_ERROR,
+    PARSING_STATES,
+    Change,
+    Job,
+    JobState,
+    clean_text,
+    event,
+    move,
+)
+
+KEEP_DETAIL = "-"
+"""As the detail of an update: the old one stays."""
+_MAX_ID = 1_000  # characters
+
+
+def _known_id(job_id: str) -> str:
+    """The ID, or ``""``, which no job has, if it cannot be the ID of a job.
+
+    Such an ID must not be changed into a storable one: that could be another job's.
+    """
+    storable = len(job_id) <= _MAX_ID and "\0" not in job_id
+    if storable and not job_id.isascii():
+        storable = not any("\ud800" <= character <= "\udfff" for character in job_id)
+    return job_id if storable else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Next:
+    """A parser asks for a job."""
+
+    parser: str = ""  # its address
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """A parser says where it is."""
+
+    id: str
+    state: str
+    detail: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "id", _known_id(self.id))
+        object.__setattr__(self, "detail", clean_text(self.detail))
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """A parser says that it is alive."""
+
+    id: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "id", _known_id(self.id))
+
+
+@dataclass(frozen=True, slots=True)
+class Error:
+    """A parser gives its attempt up."""
+
+    id: str
+    error: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "id", _known_id(self.id))
+        object.__setattr__(self, "error", clean_text(self.error))
+
+
+Report = Update | Heartbeat | Error
+"""A call about a job that the parser has."""
+Call = Next | Report
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """Refused: there is no such job, or the attempt that the ID names is over."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class BadState:
+    """Refused: a parser may not say this, or not now."""
+
+    id: str
+    state: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class NoJob:
+    """Refused: there is nothing to hand out."""
+
+
+Refusal = Gone | BadState | NoJob
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Terms:
+    """On which terms parsers get jobs."""
+
+    lease: dt.timedelta  # how long a parser may be silent
+    max_attempts: int
+
+
+def hand_out(job: Job, call: Next, *, terms: Terms, now: dt.datetime) -> Change:
+    """Give a queued job to a parser."""
+    return move(
+        job,
+        JobState.INIT,
+        now=now,
+        parser=clean_text(call.parser),
+        leased=now,
+        updated=now,
+        lease_expires=now + terms.lease,
+    )
+
+
+def apply_report(
+    job: Job | None, call: Report, *, terms: Terms, now: dt.datetime
+) -> Change | Refusal:
+    """What a call makes of the job whose ID it names.
+
+    A repeat of a call that was done changes nothing more and is no fault: an answer may have been
+    lost. A call that comes after the lease's end, but before the sweep, renews the lease.
+
+    Args:
+        job: The job whose present attempt has that ID; ``None`` if there is none.
+        call: The call.
+        terms: The terms of leases.
+        now: The time.
+    """
+    if job is None or job.leased is None:
+        return Gone(call.id)
+    if job.state in PARSING_STATES:
+        match call:
+            case Heartbeat():
+                return Change(job=replace(job, updated=now, lease_expires=now + terms.lease))
+            case Update():
+                return _update(job, call, terms=terms, now=now)
+            case Error():
+                return _end_attempt(job, PARSE_ERROR, call.error, terms=terms, now=now)
+    if job.parsed is not None:
+        return _after_parse(job, call)
+    return Gone(call.id)
+
+
+def _update(job: Job, call: Update, *, terms: Terms, now: dt.datetime) -> Change | BadState:
+    detail = job.detail if call.detail == KEEP_DETAIL else call.detail
+    match call.state:
+        case JobState.PARSING if job.state is JobState.PARSING:
+            expires = now + terms.lease
+            return Change(job=replace(job, detail=detail, updated=now, lease_expires=expires))
+        case JobState.PARSING:
+            expires = now + terms.lease
+            return move(
+                job, JobState.PARSING, now=now, detail=detail, updated=now, lease_expires=expires
+            )
+        case JobState.POST_PROCESSING:
+            return move(
+                job,
+                JobState.POST_PROCESSING,
+                now=now,
+                detail=detail,
+                updated=now,
+                parsed=now,
+                lease_expires=None,
+            )
+    return BadState(call.id, call.state, "expected parsing or postProcessing")
+
+
+def _after_parse(job: Job, call: Report) -> Change | Refusal:
+    match call:
+        case Error():
+            return Gone(call.id)
+        case Update(state=JobState.POST_PROCESSING):
+            if job.state is JobState.POST_PROCESSING and call.detail != KEEP_DETAIL:
+                return Change(job=replace(job, detail=call.detail))
+        case Update():
+            return BadState(call.id, call.state, "expected postProcessing, which was said already")
+        case Heartbeat():
+            pass
+    return Change(job=job)
+
+
+def expire_lease(job: Job, *, terms: Terms, now: dt.datetime) -> Change:
+    """End the attempt of a parser that was silent for longer than its lease."""
+    last = f"{job.updated:%Y-%m-%d %H:%M:%S} UTC" if job.updated else "never"
+    error = (
+        f"lease ended: parser {job.parser or 'unknown'} was silent for more than {terms.lease}"
+        f" in attempt {job.attempt} of {terms.max_attempts}; its last call: {last},"
+        f" {job.state}{f' {job.detail!r}' if job.detail else ''}"
+    )
+    return _end_attempt(job, LEASE_EXPIRED, clean_text(error), terms=terms, now=now)
+
+
+def _end_attempt(job: Job, name: str, error: str, *, terms: Terms, now: dt.datetime) -> Change:
+    """The attempt is over: the next one is queued, or it was the last."""
+    told = event(replace(job, detail=error), name, now=now, left=job)
+    if job.attempt < terms.max_attempts:
+        over = move(
+            job,
+            JobState.QUEUED,
+            now=now,
+            attempt=job.attempt + 1,
+            error=error,
+            parser="",
+            leased=None,
+            lease_expires=None,
+        )
+    else:
+        over = move(
+            job,
+            JobState.FAILED,
+            now=now,
+            detail=job.detail,
+            error=error,
+            failed_in=job.state,
+            lease_expires=None,
+        )
+    (ending,) = over.events
+    return Change(job=over.job, events=(told, replace(ending, detail=error, left=name, seconds=0)))

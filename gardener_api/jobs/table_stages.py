@@ -1,0 +1,111 @@
+"""What a run of the tables says about a job, and what that makes of it.
+
+Pure functions, the counterpart of ``parser_calls``. How the outcome is kept is ``store``'s.
+"""
+
+import datetime as dt
+from dataclasses import replace
+
+from gardener_api.jobs.job import (
+    TABLE_STATES,
+    Change,
+    Job,
+    JobState,
+    TransitionError,
+    clean_text,
+    event,
+    move,
+)
+
+ACCEPTED = "accepted"
+"""An event, not a state: a person accepted the rows that were held."""
+REJECTED = "rejected"
+"""An event, not a state: a person rejected the rows that were held."""
+
+
+def enter_stage(
+    job: Job, state: JobState, *, run_id: str, detail: str, now: dt.datetime
+) -> Change | None:
+    """Take a job to a stage of its tables, or to complete.
+
+    Returns:
+        The change; ``None`` where the run does not work on what this job parsed: that is not done
+        yet, or nobody has begun to load it, or it is not in raw and the run joins what was there
+        before.
+
+    Raises:
+        TransitionError: ``state`` is no stage, or the job cannot go there from where it is.
+    """
+    if state not in TABLE_STATES | {JobState.COMPLETE}:
+        raise TransitionError(f"job {job.id}: {state} is no stage of its tables")
+    if job.parsed is None:
+        return None
+    if job.state is JobState.POST_PROCESSING and state is not JobState.LOADING:
+        return None
+    is_join = state in (JobState.JOINING, JobState.COMPLETE)
+    if is_join and job.run_id != run_id and not _takes_a_join(job, state):
+        return None
+    if job.state is state:
+        if job.run_id == run_id:
+            return Change(job=replace(job, detail=clean_text(detail)))
+        again = replace(job, run_id=run_id, detail=clean_text(detail), entered=now)
+        return Change(job=again, events=(event(again, state, now=now, left=job),))
+    error = "" if state is JobState.COMPLETE else job.error
+    return move(job, state, now=now, detail=detail, run_id=run_id, error=error, failed_in=None)
+
+
+def _takes_a_join(job: Job, state: JobState) -> bool:
+    """Whether a join by another run is one of the rows of this job: they are in raw."""
+    if job.state is JobState.FAILED:  # a join that was begun before does not end the failure
+        return state is JobState.JOINING and job.failed_in in (JobState.DELETING, JobState.JOINING)
+    return job.state in (JobState.JOINING, JobState.COMPLETE)
+
+
+def fail_stage(
+    job: Job, error: str, *, run_id: str, number: int | None, now: dt.datetime
+) -> Change | None:
+    """Fail a job in the stage that it is in.
+
+    Args:
+        job: The job.
+        error: Why.
+        run_id: The Dagster run that failed.
+        number: Of the job that the run was started for, if known. Only then can a run fail a job
+            whose tables it never began.
+        now: The time.
+
+    Returns:
+        The change; ``None`` where this run has nothing to fail: the parse is not done, the job has
+        ended, or its tables are another run's.
+    """
+    begun = job.state in TABLE_STATES and job.run_id == run_id
+    never_begun = job.state is JobState.POST_PROCESSING and job.number == number
+    if not begun and not never_begun:
+        return None
+    change = move(
+        job,
+        JobState.FAILED,
+        now=now,
+        detail=job.detail,
+        error=clean_text(error),
+        failed_in=job.state,
+        run_id=run_id,
+    )
+    (failed,) = change.events
+    return Change(job=change.job, events=(replace(failed, detail=change.job.error),))
+
+
+def decide(job: Job, decision: str, *, detail: str, error: str = "", now: dt.datetime) -> Change:
+    """Note in a job that a person decided about its held tables; its state stays.
+
+    Args:
+        job: The job.
+        decision: ``ACCEPTED`` or ``REJECTED``: an event, not a state.
+        detail: Who decided, and why.
+        error: Takes the place of the job's error if it failed in its tables; "": it stays.
+        now: The time.
+    """
+    if error and job.failed_in in TABLE_STATES:
+        job = replace(job, error=clean_text(error))
+    decided = replace(event(job, decision, now=now, left=None), detail=clean_text(detail))
+    return Change(job=job, events=(decided,))

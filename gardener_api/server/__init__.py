@@ -1,0 +1,1 @@
+"""The sidecar process: jobs API, health, metrics, reports to Dagster."""

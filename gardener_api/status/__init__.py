@@ -1,0 +1,1 @@
+"""The status page: problems, grid, lists of jobs, as HTML and JSON."""

@@ -1,0 +1,57 @@
+"""The status page's grid: sources by date, and what the signs of the states mean. Pure."""
+
+import datetime as dt
+from itertools import groupby
+from typing import Any
+
+from gardener_api.config import GardenerConfig
+from gardener_api.jobs.job import TABLE_STATES, JobState
+from gardener_api.jobs.snapshot import Facts, FailedCheck
+
+SIGNS = {
+    JobState.QUEUED: "q",
+    JobState.INIT: "i",
+    JobState.PARSING: "p",
+    JobState.POST_PROCESSING: "w",
+    **dict.fromkeys(TABLE_STATES, "t"),
+    JobState.COMPLETE: "✓",
+    JobState.FAILED: "✗",
+    JobState.WITHDRAWN: "–",
+}
+"""Of the grid's cells: colour alone is not readable for everybody."""
+
+
+def grid_rows(config: GardenerConfig, facts: Facts) -> list[tuple[Any, dict[dt.date, Any]]]:
+    """Each source, with the newest job of each of its dates."""
+    jobs: dict[str, dict[dt.date, Any]] = {source.name: {} for source in config.sources}
+    for job in facts.recent:
+        if job.source in jobs:
+            jobs[job.source][job.date] = job
+    return [(source, jobs[source.name]) for source in config.sources]
+
+
+def failed_checks(facts: Facts) -> dict[tuple[str, dt.date], tuple[str, str]]:
+    """Of each source and date with such a check: the worst severity, and the checks' names."""
+    found: dict[tuple[str, dt.date], list[FailedCheck]] = {}
+    for check in facts.failed_checks:
+        found.setdefault((check.source, check.date), []).append(check)
+    return {
+        of: (
+            min(check.severity for check in checks),  # "error" comes before "warn"
+            ", ".join(sorted({check.name for check in checks})),
+        )
+        for of, checks in found.items()
+    }
+
+
+def legend() -> list[tuple[str, str, JobState]]:
+    """Signs, what they mean, and a state whose colour they have."""
+    named: dict[str, tuple[str, JobState]] = {}
+    for state, sign in SIGNS.items():
+        named.setdefault(sign, ("its tables are made" if state in TABLE_STATES else state, state))
+    return [(sign, name, state) for sign, (name, state) in named.items()]
+
+
+def months(dates: list[dt.date]) -> list[tuple[str, int]]:
+    """Each month of these dates, and how many of them it has."""
+    return [(month, len(list(some))) for month, some in groupby(dates, lambda d: f"{d:%Y-%m}")]

@@ -1,0 +1,300 @@
+"""What is wrong now, and what to do about it: facts in, problems out.
+
+Pure: no store, no clock, no HTML. The facts are ``snapshot``'s, how a problem looks is the
+templates'. What is wrong with the tables is ``table_problems``'.
+"""
+
+import datetime as dt
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+
+from gardener_api.config import GardenerConfig
+from gardener_api.formatting import count_jobs, human_duration, spans
+from gardener_api.jobs.job import LEASE_EXPIRED, PARSING_STATES, JobState
+from gardener_api.jobs.snapshot import GRID_DAYS, LATELY, Facts, JobFact, missing_dates
+from gardener_api.status.problem import (
+    SHOWN,
+    UNTAKEN,
+    JobLink,
+    Problem,
+    at_least,
+    counted,
+    lines,
+    links,
+)
+from gardener_api.status.table_problems import check_problems, table_problems
+
+SLOW_QUEUE = dt.timedelta(days=1)
+"""That a date of the last days may wait for a parser."""
+QUIET = dt.timedelta(minutes=30)
+"""That a parser may say nothing about a job it holds; at most half of the lease."""
+LEASE_GRACE = dt.timedelta(minutes=2)
+"""That a lease may be over before somebody notices; the sidecar looks at least every 30 s."""
+_ADVICE = " What to do: "  # what the tables' errors end with
+_LEASE_ENDED = "lease ended"  # what the errors of `calls.expire_lease` begin with
+_LONGEST_TEXT = 60  # that is searched for
+
+
+def find_problems(config: GardenerConfig, facts: Facts, *, now: dt.datetime) -> list[Problem]:
+    """Everything that is wrong, what stops the most first.
+
+    Args:
+        config: The gardener's.
+        facts: The jobs as they are.
+        now: The time.
+    """
+    return [
+        *(list(_nobody_asks(facts, now)) or _slow_queue(facts, now)),
+        *table_problems(config, facts, now=now),
+        *_past_lease(facts, now),
+        *_failed(facts),
+        *_quiet_parsers(config, facts, now),
+        *_missing(config, facts, now),
+        *check_problems(facts),
+        *_without_archives(config, facts),
+        *_damaged(facts),
+        *_lost(config, facts, now),
+    ]
+
+
+def what_to_do(error: str, *, failed_in: JobState | None, source: str) -> str:
+    """What to do about a failed job: what its error says, else what its state tells."""
+    _, _, advice = error.partition(_ADVICE)
+    if advice:
+        return advice[:1].upper() + advice[1:]
+    again = f"materialize parsed/{source} for the date in Dagster"
+    if failed_in not in PARSING_STATES:
+        return (
+            "Open the job's Dagster run: its failed step says which operation on which table"
+            " failed. Mend that, then re-execute the run from its failure; the parse is kept."
+        )
+    if error.startswith(_LEASE_ENDED):
+        return f"See the parser's log around its last call: it ended, or hangs. Then {again}."
+    return f"The message is the parser's: see its log, mend what it names, then {again}."
+
+
+def _nobody_asks(facts: Facts, now: dt.datetime) -> Iterator[Problem]:
+    head = facts.head
+    # With a job in the queue, every call of `next` hands one out: so hand-outs show who asks.
+    if head is None or now - max(head.entered, facts.handed_out or head.entered) < UNTAKEN:
+        return
+    last = f"{facts.handed_out:%Y-%m-%d %H:%M} UTC" if facts.handed_out else "never"
+    yield Problem(
+        title=f"No parser asks for jobs: {count_jobs(facts.queued)} queued",
+        about=(
+            f"The first of the queue waits since {head.entered:%Y-%m-%d %H:%M} UTC"
+            f" ({human_duration(now - head.entered)}). A job was last handed out: {last}."
+        ),
+        todo="See whether the parsers run, and in their logs whether they reach the jobs port.",
+        jobs=links([head]),
+        count=facts.queued,
+        query={"state": JobState.QUEUED, "sort": "state"},
+    )
+
+
+def _failed(facts: Facts) -> Iterator[Problem]:
+    groups: defaultdict[tuple[str, str], list[JobFact]] = defaultdict(list)
+    for job in facts.failed:
+        groups[job.failed_in or "", shape(job.error)].append(job)
+    for (state, _), jobs in sorted(groups.items(), key=lambda group: -len(group[1])):
+        newest = max(jobs, key=lambda job: job.entered)
+        sources = Counter(job.source for job in jobs)
+        source = newest.source if len(sources) == 1 else "…"
+        query: dict[str, str] = {"state": JobState.FAILED, "text": _searched(newest.error)}
+        if len(sources) == 1:
+            query |= {"experiment": newest.experiment, "datatype": newest.datatype}
+        yield Problem(
+            title=(
+                f"{at_least(facts.failed, facts)}{count_jobs(len(jobs))} failed in {state}:"
+                f" {counted(sources)}"
+            ),
+            about=newest.error.partition(_ADVICE)[0],
+            todo=what_to_do(newest.error, failed_in=newest.failed_in, source=source),
+            jobs=links(jobs),
+            count=len(jobs),
+            query={name: value for name, value in query.items() if value},
+        )
+
+
+def _past_lease(facts: Facts, now: dt.datetime) -> Iterator[Problem]:
+    jobs = [job for job in facts.in_hand if _is_past_lease(job, now)]
+    if jobs:
+        yield Problem(
+            title=f"{count_jobs(len(jobs))} past the end of the lease",
+            todo=(
+                "The sidecar should have taken it back within half a minute: see its log for"
+                " errors of the store."
+            ),
+            jobs=links(jobs),
+            count=len(jobs),
+        )
+
+
+def _quiet_parsers(config: GardenerConfig, facts: Facts, now: dt.datetime) -> Iterator[Problem]:
+    # By job, not by parser: many share an address, and one that lost a job takes the next.
+    limit = min(QUIET, config.tracker.timeout / 2)
+    quiet: defaultdict[JobState, list[JobFact]] = defaultdict(list)
+    for job in facts.in_hand:
+        if now - _last_call(job) >= limit and not _is_past_lease(job, now):
+            quiet[job.state].append(job)
+    for state, jobs in sorted(quiet.items()):
+        parsers = Counter(job.parser or "unknown" for job in jobs)
+        silence = human_duration(now - min(map(_last_call, jobs)))
+        yield Problem(
+            title=(
+                f"{count_jobs(len(jobs))} in {state} without a word from the parser for up to"
+                f" {silence}: {counted(parsers)}"
+            ),
+            todo=(
+                "A parser that cannot list the archives, or read the filter, says nothing: see its"
+                " log."
+                if state is JobState.INIT
+                else "See whether the parser runs, and its log."
+            )
+            + " At the end of the lease another one gets the job, by itself.",
+            jobs=links(jobs),
+            count=len(jobs),
+            grave=False,
+        )
+
+
+def _last_call(job: JobFact) -> dt.datetime:
+    return job.updated or job.entered
+
+
+def _is_past_lease(job: JobFact, now: dt.datetime) -> bool:
+    return job.lease_expires is not None and now - job.lease_expires > LEASE_GRACE
+
+
+def _missing(config: GardenerConfig, facts: Facts, now: dt.datetime) -> Iterator[Problem]:
+    missing = missing_dates(config, facts, now=now)
+    by_dates: defaultdict[str, list[str]] = defaultdict(list)
+    for name, dates in missing.items():
+        by_dates[spans(dates)].append(name)
+    if missing:
+        days = sum(map(len, missing.values()))
+        yield Problem(
+            title=f"{days} {'day is' if days == 1 else 'days are'} missing: no job was made",
+            about=lines(f"{', '.join(names)}: {dates}" for dates, names in by_dates.items()),
+            todo=(
+                "Is the Dagster daemon running, and the schedule daily on? See whether its run of"
+                " that day failed. Then materialize parsed/… for these dates."
+            ),
+        )
+
+
+def _without_archives(config: GardenerConfig, facts: Facts) -> Iterator[Problem]:
+    # Some sources rest for months: a day is odd where other days of the source have archives.
+    resting = {s.name for s in config.sources} - {
+        job.source for job in facts.recent if job.archives
+    }
+    jobs = [
+        job
+        for job in facts.recent
+        if job.archives == 0 and job.state is JobState.COMPLETE and job.source not in resting
+    ]
+    if jobs:
+        dates: defaultdict[str, list[dt.date]] = defaultdict(list)
+        for job in jobs:
+            dates[job.source].append(job.date)
+        late = config.late_archives.days
+        yield Problem(
+            title=(
+                f"{count_jobs(len(jobs))} had no archives, unlike other days of the source:"
+                f" {counted(Counter(job.source for job in jobs))}"
+            ),
+            about=lines(f"{source}: {spans(some)}" for source, some in sorted(dates.items())),
+            todo=(
+                "See whether the nodes' archives of the date reach the bucket: the job's page links"
+                " to its folder. When they have come, materialize parsed/… for the date in Dagster"
+                + (f"; within {late} days the gardener does so by itself." if late else ".")
+            ),
+            jobs=links(jobs),
+            count=len(jobs),
+            grave=False,
+        )
+
+
+def _slow_queue(facts: Facts, now: dt.datetime) -> Iterator[Problem]:
+    jobs = [
+        job
+        for job in facts.recent
+        if job.state is JobState.QUEUED
+        and now - job.entered >= SLOW_QUEUE
+        and (job.source, job.date) not in facts.complete
+    ]
+    if jobs:
+        yield Problem(
+            title=(
+                f"{count_jobs(len(jobs))} of the last {GRID_DAYS} days queued for more than"
+                f" {human_duration(SLOW_QUEUE)}: {counted(Counter(job.source for job in jobs))}"
+            ),
+            todo=(
+                "There are too few parsers for what was asked for: run more, or withdraw what is"
+                " less urgent by cancelling its backfill."
+            ),
+            jobs=links(jobs),
+            count=len(jobs),
+            query={"state": JobState.QUEUED, "sort": "state"},
+        )
+
+
+def _lost(config: GardenerConfig, facts: Facts, now: dt.datetime) -> Iterator[Problem]:
+    told = {job.number for job in facts.failed}
+    lost = [a for a in facts.lost if now - a.at <= LATELY and a.number not in told]
+    for name in sorted({attempt.name for attempt in lost}):
+        some = [attempt for attempt in lost if attempt.name == name]
+        newest = max(some, key=lambda attempt: attempt.at)
+        jobs = {(a.number, a.date, a.source): None for a in some}
+        how = "its lease ended" if name == LEASE_EXPIRED else "the parser gave it up"
+        yield Problem(
+            title=(
+                f"{len(some)} {'attempt' if len(some) == 1 else 'attempts'} lost since"
+                f" {now - LATELY:%Y-%m-%d %H:%M} UTC: {how}"
+            ),
+            about=f"{newest.at:%Y-%m-%d %H:%M} UTC: {newest.detail}",
+            todo=(
+                f"Each job is tried {config.tracker.max_attempts} times, so this may end well."
+                " If it goes on, see the parsers' logs."
+            ),
+            jobs=tuple(
+                JobLink(number=number, label=f"{source} {date}")
+                for number, date, source in list(jobs)[:SHOWN]
+            ),
+            count=len(jobs),
+            grave=False,
+        )
+
+
+def _damaged(facts: Facts) -> Iterator[Problem]:
+    if damaged := facts.damaged:
+        sources = Counter(job.source for job in damaged)
+        yield Problem(
+            title=f"{count_jobs(len(damaged))} with damaged archives: {counted(sources)}",
+            about=lines(f"{job.source} {job.date}: {job.detail}" for job in damaged),
+            todo=(
+                "Their readable rows are in the tables. Compare the archives that are named with"
+                " their nodes' copies; when good ones are in the bucket, materialize parsed/… for"
+                " the date in Dagster."
+            ),
+            jobs=tuple(
+                JobLink(number=job.number, label=f"{job.source} {job.date}")
+                for job in damaged[:SHOWN]
+            ),
+            count=len(damaged),
+            grave=False,
+        )
+
+
+def shape(error: str) -> str:
+    """What errors of one kind have in common: no names in quotes, no URLs, no numbers."""
+    text = error.partition(_ADVICE)[0].partition(" BigQuery job ")[0]
+    text = re.sub(r"'[^']*'|\"[^\"]*\"|`[^`]*`|\b\w+://\S+", "…", text)
+    return re.sub(r"[\w.$:-]*\d[\w.$:-]*", "#", text)[:200]
+
+
+def _searched(error: str) -> str:
+    """The beginning that errors of one kind share, where it is long enough to find them by."""
+    text = re.split(r"['\"`\d]|\w+://", error, maxsplit=1)[0][:_LONGEST_TEXT].rstrip()
+    return text if len(text) >= len(_LEASE_ENDED) else ""

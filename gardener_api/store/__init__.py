@@ -1,0 +1,1 @@
+"""The job store on SQLite or PostgreSQL: the only package with SQL."""

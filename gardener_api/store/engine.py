@@ -1,0 +1,233 @@
+"""Reaching the database that a store is in: engines, transactions, SQLite's settings.
+
+SQL belongs in the modules that use it.
+"""
+
+import contextlib
+import logging
+import sqlite3
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from sqlalchemy import ColumnElement, Connection, Dialect, Insert, Table, create_engine, event
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import URL, Engine, make_url
+from sqlalchemy.exc import ArgumentError
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from gardener_api.formatting import one_line
+from gardener_api.store.schema import StoreError
+
+log = logging.getLogger(__name__)
+
+_BUSY_SECONDS = 20  # that a writer waits for others; parsers wait for a minute
+# Between two looks at the lock. SQLite's own pauses grow to 100 ms: a writer that had waited for a
+# busy one came last again and again, 27 ms a call where these take 2 ms.
+_PAUSE_SECONDS = 0.001
+# Pages of the write-ahead log, 40 MB, before a commit takes them into the database, which is 10 ms
+# more for the calls that wait for it. By default it is every 1,000: of a burst, one commit in 30.
+_CHECKPOINT_PAGES = 10_000
+_WRITES = "gardener_writes"
+SCHEMA = "gardener_store"
+"""Where the tables are on PostgreSQL, so that Dagster's storage can be in the same database.
+
+Not ``gardener``: a role of that name finds a schema of its own name before ``public``, and Dagster,
+connected as that role, would put its tables among the store's.
+"""
+_CONNECT_PAUSES = (0.2, 5.0)  # seconds between two tries to connect: the first, and the longest
+
+
+def default_store_url(home: str | Path) -> str:
+    """The URL of the SQLite store in a folder, whatever characters its path has.
+
+    Args:
+        home: The folder, usually Dagster's home; ``~`` stands for the user's, as Dagster reads it.
+    """
+    file = Path(home).expanduser().absolute() / "gardener.db"
+    return URL.create("sqlite", database=str(file)).render_as_string(hide_password=False)
+
+
+def store_file(url: str) -> Path | None:
+    """The file of a store in SQLite; ``None`` for a store in another database.
+
+    Raises:
+        StoreError: The URL is no database's URL.
+    """
+    parsed = _parse(url)
+    if parsed.get_backend_name() != "sqlite" or not parsed.database:
+        return None
+    return Path(parsed.database)
+
+
+def open_engine(url: str, *, patience: float = 0.0) -> Engine:
+    """An engine for a store's URL. Nothing is connected yet.
+
+    A transaction of this engine reads; ``writing(engine)`` gives one whose transactions write.
+
+    Args:
+        url: ``sqlite:///path`` or ``postgresql://...`` (psycopg 3 is the driver).
+        patience: Seconds that a transaction may wait for PostgreSQL to take connections, which it
+            does not while it is restarted; after that it fails with ``StoreError``. 0: it fails at
+            once, with SQLAlchemy's ``OperationalError``.
+
+    Raises:
+        StoreError: The URL is no URL of a database that can hold a store.
+    """
+    parsed = _parse(url)
+    match parsed.get_backend_name():
+        case "sqlite":
+            return _sqlite(parsed)
+        case "postgresql":
+            # A connection that the server closed while it was idle must not cost a parser its call.
+            driver = parsed.set(drivername="postgresql+psycopg")
+            engine = create_engine(driver, pool_pre_ping=True)
+            # First of all listeners: SQLAlchemy's own asks for the schema that is in use.
+            event.listen(engine, "connect", _use_schema, insert=True)
+            if patience:
+                event.listen(engine, "do_connect", _patient(parsed, patience))
+            return engine
+    shown = parsed.render_as_string(hide_password=True)
+    raise StoreError(f"no store's URL: {shown}: expected sqlite:///... or postgresql://...")
+
+
+def _parse(url: str) -> URL:
+    try:
+        return make_url(url)
+    except ArgumentError as error:
+        raise StoreError(f"no database URL: {url!r}: expected sqlite:///<path>") from error
+
+
+def writing(engine: Engine) -> Engine:
+    """The same engine, whose transactions take SQLite's write lock when they begin."""
+    return engine.execution_options(**{_WRITES: True})
+
+
+def upsert(
+    engine: Engine,
+    table: Table,
+    changed: Sequence[str],
+    *,
+    only: ColumnElement[bool] | None = None,
+    **computed: ColumnElement[Any],
+) -> Insert:
+    """An insert that changes the row instead where its primary key is there already.
+
+    Args:
+        engine: Of the database; SQLAlchemy spells it per database, in the same way.
+        table: The table.
+        changed: Columns that get the values of the insert.
+        only: Only a row of which this is true is changed.
+        **computed: Columns that get something else.
+    """
+    # The two classes have one interface, but no common type.
+    statement: Any = (sqlite if engine.dialect.name == "sqlite" else postgresql).insert(table)
+    values = {name: statement.excluded[name] for name in changed}
+    keys = [column.name for column in table.primary_key]
+    changing: Insert = statement.on_conflict_do_update(
+        index_elements=keys, set_=values | computed, where=only
+    )
+    return changing
+
+
+def _patient(url: URL, patience: float) -> Callable[..., object]:
+    where = url.render_as_string(hide_password=True)
+
+    def connect(
+        dialect: Dialect, _: object, args: Sequence[Any], options: dict[str, Any]
+    ) -> object:
+        pause, longest = _CONNECT_PAUSES
+        begun, told = time.monotonic(), False
+        while True:
+            try:
+                connection = dialect.connect(*args, **options)
+            except dialect.loaded_dbapi.OperationalError as error:
+                reason, waited = one_line(error), time.monotonic() - begun
+                if waited > patience:
+                    raise StoreError(
+                        f"the job store {where} does not answer for {waited:.0f} s: {reason}."
+                        " What to do: see whether its database runs"
+                    ) from error
+                if not told:
+                    log.warning(
+                        "the job store %s does not answer, and is waited for up to %.0f s: %s",
+                        *(where, patience, reason),
+                    )
+                told = True
+            else:
+                if told:
+                    log.warning("the job store answers again")
+                return connection
+            time.sleep(pause)
+            pause = min(2 * pause, longest)
+
+    return connect
+
+
+def _use_schema(connection: psycopg.Connection[Any], _: ConnectionPoolEntry) -> None:
+    connection.autocommit = True  # in a transaction, a rollback would undo it
+    connection.execute(f"SET search_path TO {SCHEMA}")
+    connection.autocommit = False
+
+
+def _sqlite(url: URL) -> Engine:
+    if not url.database or url.database == ":memory:":
+        raise StoreError(f"no store's URL: {url}: expected a file, which outlives the process")
+    engine = create_engine(url, connect_args={"timeout": _BUSY_SECONDS})
+    event.listen(engine, "connect", _set_up)
+    event.listen(engine, "begin", _begin)
+    return engine
+
+
+def _set_up(connection: sqlite3.Connection, _: ConnectionPoolEntry) -> None:
+    # sqlite3 must not begin transactions of its own: it would begin them without the lock.
+    connection.isolation_level = None
+    for pragma in (
+        "synchronous = FULL",
+        "foreign_keys = ON",
+        f"wal_autocheckpoint = {_CHECKPOINT_PAGES}",
+    ):
+        connection.execute(f"PRAGMA {pragma}").close()
+    # SQLite does not wait here: processes that open a new database together fail at once.
+    _until_free(connection, "PRAGMA journal_mode = WAL")
+
+
+def _begin(connection: Connection) -> None:
+    if not connection.get_execution_options().get(_WRITES):
+        connection.exec_driver_sql("BEGIN")
+        return
+    # A transaction that reads first and then writes fails at once where another one wrote in
+    # between; IMMEDIATE waits for the lock instead.
+    raw: Any = connection.connection.dbapi_connection
+    raw.execute("PRAGMA busy_timeout = 0").close()
+    with contextlib.suppress(sqlite3.OperationalError):
+        _until_free(raw, "BEGIN IMMEDIATE")
+    raw.execute(f"PRAGMA busy_timeout = {_BUSY_SECONDS * 1000}").close()
+    if not raw.in_transaction:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")  # once more, to fail as SQLAlchemy fails
+
+
+def _until_free(connection: sqlite3.Connection, statement: str) -> None:
+    """Execute a statement as soon as the database is not busy, for ``_BUSY_SECONDS`` at most.
+
+    Raises:
+        sqlite3.OperationalError: It was busy all the time, or failed for another reason.
+    """
+    deadline = time.monotonic() + _BUSY_SECONDS
+    while not _executed(connection, statement):
+        if time.monotonic() > deadline:
+            connection.execute(statement).close()
+            return
+        time.sleep(_PAUSE_SECONDS)
+
+
+def _executed(connection: sqlite3.Connection, statement: str) -> bool:
+    try:
+        connection.execute(statement).close()
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY:
+            return False
+        raise
+    return True

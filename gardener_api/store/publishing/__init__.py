@@ -1,0 +1,1 @@
+"""What became of audited partitions: held and decided on, or published, and what that changed."""

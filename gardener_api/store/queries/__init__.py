@@ -1,0 +1,1 @@
+"""Read the job store: jobs, dates, the status page's snapshot, metrics."""

@@ -1,0 +1,85 @@
+"""Which dates of which sources were asked for: what schedules, passes and people look at.
+
+Reading alone, over dates; single jobs are in ``queries``.
+"""
+
+import datetime as dt
+from collections.abc import Collection
+
+from sqlalchemy import and_, func, select
+from sqlalchemy.engine import Engine
+
+from gardener_api.jobs.job import BY_PERSON, Job, JobKey, JobState, Priority
+from gardener_api.store import schema
+from gardener_api.store.rows import chunks, is_latest, job_of, select_jobs
+
+_c = schema.jobs.c
+
+
+class DayQueries:
+    """The store by source and date."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def last_asked(self, since: dt.date) -> dict[JobKey, dt.datetime]:
+        """When anybody last asked for each date from ``since`` on that was ever asked for.
+
+        A request does not count if its job was withdrawn and no person decided that: the date is
+        then to be asked for again.
+        """
+        r = schema.requests.c
+        key = (_c.bucket, _c.experiment, _c.datatype, _c.date)
+        is_lost = and_(
+            _c.state == JobState.WITHDRAWN,
+            r.withdrawn.is_not(None),
+            ~r.withdrawn_by.startswith(BY_PERSON),
+        )
+        query = select(*key, func.max(r.asked)).join(schema.requests, r.job == _c.number)
+        query = query.where(_c.date >= since, ~is_lost).group_by(*key)
+        with self._engine.begin() as connection:
+            return {
+                JobKey(bucket=bucket, experiment=experiment, datatype=datatype, date=date): asked
+                for bucket, experiment, datatype, date, asked in connection.execute(query)
+            }
+
+    def first_daily(self) -> dict[str, dt.date]:
+        """The first date of each source, by its name, that a daily job was made for."""
+        query = select(_c.experiment, _c.datatype, func.min(_c.date)).where(_c.daily)
+        query = query.group_by(_c.experiment, _c.datatype)
+        with self._engine.begin() as connection:
+            return {f"{e}/{d}": first for e, d, first in connection.execute(query)}
+
+    def latest(self, keys: Collection[JobKey]) -> dict[JobKey, Job]:
+        """The newest job of each of these keys that has one."""
+        found = {}
+        with self._engine.begin() as connection:
+            for chunk in chunks(sorted({str(key) for key in keys})):
+                for row in connection.execute(select_jobs().where(is_latest(chunk))):
+                    job = job_of(row)
+                    found[job.key] = job
+        return found
+
+    def asked_by(self, requesters: Collection[str]) -> int:
+        """How many jobs these requesters asked for."""
+        r = schema.requests.c
+        with self._engine.begin() as connection:
+            query = select(func.count()).where(r.requester.in_(requesters))
+            return int(connection.execute(query).scalar_one())
+
+    def waiting_for_tables(self, priority: Priority) -> int:
+        """How many jobs of a priority are parsed, and their tables not begun."""
+        query = select(func.count()).where(
+            _c.state == JobState.POST_PROCESSING, _c.priority == priority
+        )
+        with self._engine.begin() as connection:
+            return int(connection.execute(query).scalar_one())
+
+    def rows(self, table: str, first: dt.date, last: dt.date) -> dict[dt.date, int]:
+        """The rows of each partition of ``<dataset>.<table>`` that was written."""
+        p = schema.partitions.c
+        query = select(p.date, p.rows).where(
+            p.table == table, p.date.between(first, last), p.version > 0
+        )
+        with self._engine.begin() as connection:
+            return {row.date: row.rows for row in connection.execute(query)}

@@ -1,0 +1,139 @@
+"""The statements on requests: who wants a job, who was told of its end, who took a request back.
+
+Each works in a transaction of the caller's. When they are used is ``store``'s business; what people
+and runs read of requests is in ``queries``.
+"""
+
+import datetime as dt
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Insert, bindparam, select, update
+from sqlalchemy.engine import Engine
+
+from gardener_api.jobs import job as moves
+from gardener_api.jobs.job import Announcement, Ask, Change, Job, JobKey, clean_text
+from gardener_api.store import schema
+from gardener_api.store.engine import upsert
+from gardener_api.store.rows import chunks
+
+_ENQUEUED_AT_ONCE = 200
+_r = schema.requests.c
+_j = schema.jobs.c
+_IS_ANNOUNCED = (
+    update(schema.requests)
+    .where(
+        _r.job == bindparam("of"),
+        _r.requester == bindparam("who"),
+        _r.asked == bindparam("asked_at"),
+        _r.reported.is_(None),
+    )
+    .values(reported=bindparam("now"))
+)
+
+
+def insert_requests(engine: Engine) -> Insert:
+    """The statement that keeps requests; one that was made before is as new again."""
+    changed = ["run_id", "backfill_id", "covers_tables", "asked", "reported"]
+    return upsert(engine, schema.requests, [*changed, "withdrawn", "withdrawn_by"])
+
+
+def request_rows(
+    asks: Sequence[Ask], jobs: Mapping[JobKey, Job], now: dt.datetime
+) -> list[dict[str, Any]]:
+    """The rows of the requests that these asks make."""
+    return [
+        {
+            "job": jobs[ask.key].number,
+            "requester": ask.requester,
+            "run_id": ask.run_id,
+            "backfill_id": ask.backfill_id,
+            "covers_tables": ask.covers_tables,
+            "asked": now,
+            "reported": None,
+            "withdrawn": None,
+            "withdrawn_by": "",
+        }
+        for ask in asks
+    ]
+
+
+def asked_before(
+    connection: Connection, jobs: Collection[Job], requesters: set[str]
+) -> set[tuple[int, str]]:
+    """Which of these requesters have asked for which of these jobs, by number."""
+    query = select(_r.job, _r.requester).where(
+        _r.job.in_([job.number for job in jobs]), _r.requester.in_(requesters)
+    )
+    return {(number, requester) for number, requester in connection.execute(query)}
+
+
+def withdraw_requests(connection: Connection, run_id: str, by: str, now: dt.datetime) -> None:
+    """Take back the requests that a run made last; not those that another run has taken over."""
+    connection.execute(
+        update(schema.requests)
+        .where(_r.run_id == run_id, _r.withdrawn.is_(None))
+        .values(withdrawn=now, withdrawn_by=clean_text(by))
+    )
+
+
+def withdraw_unwanted(
+    connection: Connection, jobs: Sequence[Job], reason: str, now: dt.datetime
+) -> list[Change]:
+    """Withdraw those of these queued jobs that nobody wants any more."""
+    wanted: set[int] = set()
+    for chunk in chunks([job.number for job in jobs]):
+        query = select(_r.job).where(_r.job.in_(chunk), _r.withdrawn.is_(None)).distinct()
+        wanted.update(connection.execute(query).scalars())
+    return [moves.withdraw(job, reason, now=now) for job in jobs if job.number not in wanted]
+
+
+def mark_reported(
+    connection: Connection, numbers: Collection[int], run_id: str, now: dt.datetime
+) -> None:
+    """Note that a run has reported how these jobs ended.
+
+    Not the requests that another run has taken over meanwhile: that run still waits.
+    """
+    for chunk in chunks(sorted(numbers)):
+        connection.execute(
+            update(schema.requests)
+            .where(_r.job.in_(chunk), _r.run_id == run_id, _r.reported.is_(None))
+            .values(reported=now)
+        )
+    _mark_jobs(connection, numbers, now)
+
+
+def mark_announced(
+    connection: Connection, announced: Collection[Announcement], now: dt.datetime
+) -> None:
+    """Note that these jobs were reported to Dagster, for the requests that they had then."""
+    rows = [
+        {"of": item.number, "who": requester, "asked_at": asked, "now": now}
+        for item in announced
+        for requester, asked in item.requests.items()
+    ]
+    if rows:
+        connection.execute(_IS_ANNOUNCED, rows)
+    _mark_jobs(connection, [item.number for item in announced], now)
+
+
+def _mark_jobs(connection: Connection, numbers: Collection[int], now: dt.datetime) -> None:
+    for chunk in chunks(sorted(numbers)):
+        connection.execute(
+            update(schema.jobs)
+            .where(_j.number.in_(chunk), _j.announced.is_(None))
+            .values(announced=now)
+        )
+
+
+def without_repeats(asks: Sequence[Ask]) -> Iterator[list[Ask]]:
+    """Parts of a list; no key stands twice in a part, since the second ask sees the first."""
+    part: dict[JobKey, Ask] = {}
+    for ask in asks:
+        if ask.key in part or len(part) == _ENQUEUED_AT_ONCE:
+            yield list(part.values())
+            part = {}
+        part[ask.key] = ask
+    if part:
+        yield list(part.values())

@@ -1,0 +1,391 @@
+"""The job store: every change of a job, each call one committed transaction.
+
+What a change makes of a job is decided in the package ``jobs``; reading alone is in ``queries``;
+the versions of BigQuery's tables are ``table_versions``'. A method returns after its commit.
+"""
+
+import datetime as dt
+import logging
+import time
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import TypeVar
+
+from sqlalchemy import Connection, bindparam, select, update
+from sqlalchemy.engine import Engine
+from sqlalchemy.exc import IntegrityError
+
+from gardener_api.jobs import job as moves
+from gardener_api.jobs import parser_calls, table_stages
+from gardener_api.jobs.job import (
+    OPEN,
+    PARSING_STATES,
+    Announcement,
+    Ask,
+    Change,
+    Job,
+    JobKey,
+    JobState,
+)
+from gardener_api.jobs.observations import observations
+from gardener_api.jobs.parser_calls import Call, Next, NoJob, Refusal, Terms
+from gardener_api.store import job_log, requests, schema
+from gardener_api.store.check_results import Checks
+from gardener_api.store.engine import open_engine, writing
+from gardener_api.store.migrate import prepare
+from gardener_api.store.outbox import Outbox
+from gardener_api.store.partition_locks import Holds
+from gardener_api.store.publishing.changes import Changes
+from gardener_api.store.publishing.held import HeldPartitions
+from gardener_api.store.queries.date_queries import DayQueries
+from gardener_api.store.queries.job_queries import NEXT_ORDER, JobQueries
+from gardener_api.store.queries.metric_queries import Series
+from gardener_api.store.requests import (
+    asked_before,
+    insert_requests,
+    request_rows,
+    withdraw_requests,
+    withdraw_unwanted,
+    without_repeats,
+)
+from gardener_api.store.rows import (
+    chunks,
+    insert_jobs,
+    is_latest,
+    job_of,
+    locked,
+    locking,
+    merged,
+    save_jobs,
+    select_jobs,
+)
+from gardener_api.store.table_versions import TableLog
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+_TRIES = 5
+# The sidecar waits for a transaction of asks; in the pause between two it comes first.
+_PAUSE_SECONDS = 0.002
+_c = schema.jobs.c
+
+# Made once: to build the two statements of a burst of calls anew takes as long as ten of the calls.
+_BY_WIRE_ID = locking(select_jobs().where(_c.wire_id.in_(bindparam("ids", expanding=True))))
+_NEXT = (
+    select_jobs()
+    .where(_c.state == JobState.QUEUED)
+    .order_by(*NEXT_ORDER)
+    .limit(bindparam("count"))
+    .with_for_update(skip_locked=True)
+)
+_RAISE = (
+    update(schema.jobs).where(_c.number == bindparam("of")).values(priority=bindparam("priority"))
+)
+
+
+class JobStore(JobQueries):
+    """The store of a gardener. Threads and processes may share one."""
+
+    def __init__(self, engine: Engine, terms: Terms, *, observed: bool = False) -> None:
+        super().__init__(engine)
+        self.outbox = Outbox(engine)
+        self._observed = observed
+        self.tables = TableLog(engine)
+        self.holds = Holds(engine)
+        self.checks = Checks(engine)
+        self.held = HeldPartitions(engine)
+        self.changes = Changes(engine)
+        self.days = DayQueries(engine)
+        self.series = Series(engine)
+        self._writer = writing(engine)
+        self._terms = terms
+        self._insert_requests = insert_requests(engine)
+
+    @classmethod
+    def open(
+        cls,
+        url: str,
+        *,
+        lease: dt.timedelta,
+        max_attempts: int,
+        patience: float = 0.0,
+        observed: bool = False,
+        may_migrate: bool = True,
+    ) -> "JobStore":
+        """Open the store, made or migrated if need be.
+
+        Args:
+            url: Of the database: ``sqlite:///path`` or ``postgresql://...``.
+            lease: How long a parser may be silent.
+            max_attempts: How often a job is handed out before it is failed.
+            patience: Seconds that each transaction may wait for PostgreSQL, which may be restarted.
+            observed: Whether what happens to jobs at parsers is put into the outbox, which somebody
+                has to empty.
+            may_migrate: Whether a missing or older store is made or migrated; else it is refused.
+
+        Raises:
+            StoreError: There is no store that can be used.
+        """
+        engine = open_engine(url, patience=patience)
+        try:
+            prepare(writing(engine), may_migrate=may_migrate)
+        except BaseException:
+            engine.dispose()
+            raise
+        terms = Terms(lease=lease, max_attempts=max_attempts)
+        return cls(engine, terms, observed=observed)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._engine.dispose()
+
+    # -- who wants a job
+
+    def enqueue(self, asks: Sequence[Ask], *, now: dt.datetime) -> list[Job]:
+        """Ask for jobs. A long list is several transactions; asking again is safe.
+
+        An ask joins the open job of its key, whose priority it can only raise, until the job's rows
+        are in raw. A requester that asked for the newest job of the key before joins it even when
+        it is complete. Else a new job is made.
+
+        Returns:
+            The jobs in the order of the asks.
+        """
+        done: list[Job] = []
+        for some in without_repeats(asks):
+            if done:
+                time.sleep(_PAUSE_SECONDS)
+            jobs, changes = self._transaction(partial(self._enqueue, asks=some, now=now))
+            job_log.tell(changes)
+            done += jobs
+        return done
+
+    def withdraw(self, run_id: str, *, by: str, now: dt.datetime) -> list[Job]:
+        """Take back what a run asked for, but for what another run has asked for again since.
+
+        Args:
+            run_id: The run that made the requests, or took them over from the run it retries.
+            by: Who takes them back and why; it begins with ``BY_PERSON`` if a person does.
+            now: The time.
+
+        Returns:
+            The jobs that became withdrawn: queued, and wanted by nobody else. One that a parser
+            holds stays with it.
+        """
+        r = schema.requests.c
+        own = select(r.job).where(r.run_id == run_id, r.withdrawn.is_(None))
+        queued = select_jobs().where(_c.state == JobState.QUEUED, _c.number.in_(own))
+        with self._writer.begin() as connection:
+            jobs = locked(connection, queued)
+            withdraw_requests(connection, run_id, by, now)
+            changes = withdraw_unwanted(connection, jobs, f"taken back by {by}", now)
+            save_jobs(connection, changes)
+        job_log.tell(changes)
+        return [change.job for change in changes]
+
+    def mark_reported(self, numbers: Collection[int], *, run_id: str, now: dt.datetime) -> None:
+        """Note that a run has reported how these jobs ended for its own requests."""
+        with self._writer.begin() as connection:
+            requests.mark_reported(connection, numbers, run_id, now)
+
+    def mark_announced(self, announced: Collection[Announcement], *, now: dt.datetime) -> None:
+        """Note that these jobs were reported to Dagster for all who wanted them at that time."""
+        with self._writer.begin() as connection:
+            requests.mark_announced(connection, announced, now)
+
+    # -- parsers
+
+    def lease(self, count: int, *, parser: str = "", now: dt.datetime) -> list[Job]:
+        """Hand out up to ``count`` queued jobs to a parser, the most urgent first."""
+        outcome = self.apply([Next(parser)] * count, now=now)
+        return [job for job in outcome if isinstance(job, Job)]
+
+    def apply(self, calls: Sequence[Call], *, now: dt.datetime) -> list[Job | Refusal]:
+        """Do the calls of parsers, all in one transaction.
+
+        Returns:
+            For each call the job as it left it, or why it was refused and changed nothing.
+        """
+        with self._writer.begin() as connection:
+            answers, changes = self._reports(connection, calls, now)
+            if changes:
+                save_jobs(connection, changes)
+            asking = [i for i, call in enumerate(calls) if isinstance(call, Next)]
+            if asking:
+                changes += self._hand_out(connection, calls, asking, answers, now)
+            self._observe(connection, changes)
+        job_log.tell(changes)
+        job_log.tell_refusals(answers.values())
+        return [answers[i] for i in range(len(calls))]
+
+    def expire(self, *, now: dt.datetime) -> list[Job]:
+        """End the attempts whose leases have ended: requeue their jobs, or fail them.
+
+        Returns:
+            The jobs as they are then.
+        """
+        overdue = select_jobs().where(_c.state.in_(sorted(PARSING_STATES)), _c.lease_expires <= now)
+        if not self._all(overdue.limit(1)):
+            return []  # nearly always: so the sweep takes no write lock
+        with self._writer.begin() as connection:
+            changes = [
+                parser_calls.expire_lease(job, terms=self._terms, now=now)
+                for job in locked(connection, overdue)
+            ]
+            changes += self._unwanted_again(connection, changes, now)
+            save_jobs(connection, changes)
+            self._observe(connection, changes)
+        job_log.tell(changes)
+        return [change.job for change in merged(changes)]
+
+    # -- tables
+
+    def stage(
+        self, key: JobKey, state: JobState, *, run_id: str, detail: str = "", now: dt.datetime
+    ) -> Job | None:
+        """Take the newest job of a key to a stage of its tables, or to complete.
+
+        Returns:
+            The job; ``None`` if there is none, or the run does not work on its parse (see
+            ``table_stages.enter_stage``). Then nothing changes.
+
+        Raises:
+            TransitionError: ``state`` is no stage, or none that can follow.
+        """
+        return self._tables(
+            key,
+            lambda job: table_stages.enter_stage(job, state, run_id=run_id, detail=detail, now=now),
+        )
+
+    def fail_stage(
+        self,
+        key: JobKey,
+        error: str,
+        *,
+        run_id: str,
+        number: int | None = None,
+        now: dt.datetime,
+    ) -> Job | None:
+        """Fail the newest job of a key in the stage where it is.
+
+        Returns:
+            The job; ``None`` where this run has nothing to fail (see ``table_stages.fail_stage``).
+        """
+        return self._tables(
+            key,
+            lambda job: table_stages.fail_stage(job, error, run_id=run_id, number=number, now=now),
+        )
+
+    # -- how
+
+    def _observe(self, connection: Connection, changes: Iterable[Change]) -> None:
+        if self._observed:
+            self.outbox.add(connection, observations(changes))
+
+    def _transaction(self, work: Callable[[Connection], T]) -> T:
+        """Do it in a transaction, again if another process made a job of the same key meanwhile.
+
+        On PostgreSQL the unique indexes decide such a race; on SQLite there is none.
+        """
+        for _ in range(_TRIES - 1):
+            try:
+                with self._writer.begin() as connection:
+                    return work(connection)
+            except IntegrityError as error:
+                log.info("once more, after a race: %s", error.orig)
+        with self._writer.begin() as connection:
+            return work(connection)
+
+    def _enqueue(
+        self, connection: Connection, asks: list[Ask], now: dt.datetime
+    ) -> tuple[list[Job], list[Change]]:
+        keys = [str(ask.key) for ask in asks]
+        latest = {job.key: job for job in locked(connection, select_jobs().where(is_latest(keys)))}
+        own = asked_before(connection, latest.values(), {ask.requester for ask in asks})
+        jobs: dict[JobKey, Job] = {}
+        made, changes, raised = [], [], []
+        for ask in asks:
+            job = latest.get(ask.key)
+            if job and moves.attaches(job, own=(job.number, ask.requester) in own):
+                if ask.priority < job.priority:
+                    job = replace(job, priority=ask.priority)
+                    raised.append({"of": job.number, "priority": ask.priority})
+                jobs[ask.key] = job
+                continue
+            if job and job.state in OPEN:
+                changes.append(moves.withdraw(job, "its key was asked for again", now=now))
+            made.append(moves.new_job(ask, job.generation + 1 if job else 1, now=now))
+        save_jobs(connection, changes)
+        if raised:
+            connection.execute(_RAISE, raised)
+        new = insert_jobs(connection, made, now)
+        jobs |= {change.job.key: change.job for change in new}
+        connection.execute(self._insert_requests, request_rows(asks, jobs, now))
+        return [jobs[ask.key] for ask in asks], changes + new
+
+    def _reports(
+        self, connection: Connection, calls: Sequence[Call], now: dt.datetime
+    ) -> tuple[dict[int, Job | Refusal], list[Change]]:
+        ids = {call.id for call in calls if not isinstance(call, Next)}
+        current: dict[str, Job] = {}
+        for chunk in chunks(sorted(ids)):
+            for row in connection.execute(_BY_WIRE_ID, {"ids": chunk}):
+                job = job_of(row)
+                current[job.id] = job
+        answers: dict[int, Job | Refusal] = {}
+        changes: list[Change] = []
+        for i, call in enumerate(calls):
+            if isinstance(call, Next):
+                continue
+            named = current.get(call.id)
+            outcome = parser_calls.apply_report(named, call, terms=self._terms, now=now)
+            if isinstance(outcome, Change):
+                # Under the ID of the call: if it ended the attempt, the next call is refused.
+                current[call.id] = answers[i] = outcome.job
+                if outcome.job is not named:
+                    changes.append(outcome)
+            else:
+                answers[i] = outcome
+        return answers, changes + self._unwanted_again(connection, changes, now)
+
+    def _hand_out(
+        self,
+        connection: Connection,
+        calls: Sequence[Call],
+        asking: list[int],
+        answers: dict[int, Job | Refusal],
+        now: dt.datetime,
+    ) -> list[Change]:
+        jobs = [job_of(row) for row in connection.execute(_NEXT, {"count": len(asking)})]
+        changes = []
+        for i, job in zip(asking, jobs, strict=False):
+            call = calls[i]
+            assert isinstance(call, Next)  # noqa: S101 - what `asking` holds; tells the type checker
+            changes.append(parser_calls.hand_out(job, call, terms=self._terms, now=now))
+            answers[i] = changes[-1].job
+        for i in asking[len(jobs) :]:
+            answers[i] = NoJob()
+        save_jobs(connection, changes)
+        return changes
+
+    def _unwanted_again(
+        self, connection: Connection, changes: Iterable[Change], now: dt.datetime
+    ) -> list[Change]:
+        """Jobs that would be queued again, but whose requesters have all gone meanwhile."""
+        queued = [change.job for change in changes if change.job.state is JobState.QUEUED]
+        return withdraw_unwanted(connection, queued, "nobody wants it any more", now)
+
+    def _tables(self, key: JobKey, step: Callable[[Job], Change | None]) -> Job | None:
+        def work(connection: Connection) -> Change | None:
+            found = locked(connection, select_jobs().where(is_latest([str(key)])))
+            change = step(found[0]) if found else None
+            if change is not None:
+                save_jobs(connection, [change])
+            return change
+
+        change = self._transaction(work)
+        if change is None:
+            return None
+        job_log.tell([change])
+        return change.job

@@ -1,0 +1,110 @@
+"""What Dagster's catalog says of an asset before any date of it was made: columns, SQL, links.
+
+What a date's materialization says is the steps' business. Nothing here asks anybody: it is all from
+the configuration and the package's files, since definitions load anew with each run.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import dagster as dg
+
+from gardener_api.config import Source
+from gardener_api.links import Links
+from gardener_dagster.warehouse.names import quoted_table
+from gardener_dagster.warehouse.queries import key_parts, query
+from gardener_dagster.warehouse.table_schemas import Field, is_known, joined_schema, schema_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class Catalog:
+    """Describes assets.
+
+    Attributes:
+        project: Google Cloud project of the tables.
+        parsed_bucket: The bucket that the parsers write to.
+        links: To Google's console and the status page, where that is known.
+    """
+
+    project: str
+    parsed_bucket: str
+    links: Links = field(default_factory=Links)
+
+    def parsed(self, source: Source) -> dict[str, Any]:
+        """Of the parsers' objects of a source."""
+        folder = f"{source.experiment}/{source.datatype}/"
+        return _urls(
+            {
+                "archives": self.links.archives(source.bucket, folder),
+                "parsed objects": self.links.archives(
+                    self.parsed_bucket, f"{source.bucket}/{folder}"
+                ),
+                "jobs": self.links.jobs(source.experiment, source.datatype),
+            }
+        )
+
+    def table(self, source: Source, table_id: str) -> dict[str, Any]:
+        """Of a table that has the parser's own columns.
+
+        Args:
+            source: Whose table it is.
+            table_id: ``<dataset>.<table>``.
+        """
+        known = is_known(source.datatype)
+        return self._table(source, table_id, schema_of(source.datatype) if known else ())
+
+    def joined(self, source: Source, annotations: Source, table_id: str) -> dict[str, Any]:
+        """Of a joined table.
+
+        Args:
+            source: Whose table it is.
+            annotations: What its rows are joined with.
+            table_id: ``<dataset>.<table>``.
+        """
+        names = (annotations.datatype, source.datatype)
+        known = all(map(is_known, names))
+        schema = joined_schema(*map(schema_of, names)) if known else ()
+        return self._table(source, table_id, schema)
+
+    def dedup_sql(self, source: Source) -> str:
+        """The query that removes duplicates, for a description."""
+        parts = key_parts(source.dedup_key)
+        table = quoted_table(self.project, source.tmp_table)
+        return _code(query("dedup", table=table, key=parts["key"], keyless=parts["keyless"]))
+
+    def join_sql(self, source: Source, annotations: Source) -> str:
+        """The query that joins, for a description."""
+        raw, other = (quoted_table(self.project, s.raw_table) for s in (source, annotations))
+        return _code(query("join", annotations=other, raw=raw))
+
+    def _table(self, source: Source, table_id: str, schema: Sequence[Field]) -> dict[str, Any]:
+        facts: dict[str, Any] = {"dagster/table_name": f"{self.project}.{table_id}"}
+        if schema:
+            facts["dagster/column_schema"] = dg.TableSchema(list(_columns(schema)))
+        links = {
+            "table": self.links.table(table_id),
+            "jobs": self.links.jobs(source.experiment, source.datatype),
+        }
+        return facts | _urls(links)
+
+
+def _columns(schema: Sequence[Field], prefix: str = "") -> Iterator[dg.TableColumn]:
+    """All fields, those of a record after it, by their paths."""
+    for each in schema:
+        path, kind = prefix + each["name"], each["type"]
+        yield dg.TableColumn(
+            name=path,
+            type=f"ARRAY<{kind}>" if each.get("mode") == "REPEATED" else kind,
+            description=each.get("description"),
+            constraints=dg.TableColumnConstraints(nullable=each.get("mode") != "REQUIRED"),
+        )
+        yield from _columns(each.get("fields", ()), f"{path}.")
+
+
+def _urls(links: dict[str, str | None]) -> dict[str, Any]:
+    return {name: dg.MetadataValue.url(url) for name, url in links.items() if url}
+
+
+def _code(sql: str) -> str:
+    return f"\n\n```sql\n{sql}\n```"

@@ -1,0 +1,1 @@
+"""The step that makes the tables of one source on several dates."""

@@ -1,0 +1,1 @@
+"""Schedules and sensors: what starts runs, and what reports failures."""

@@ -1,0 +1,1 @@
+"""What the table sensors read in one tick."""

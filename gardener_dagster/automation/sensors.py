@@ -1,0 +1,199 @@
+"""The sensors: thin, they fetch facts, ask ``planning`` what is due, and start it.
+
+``parsed_jobs`` follows the job store: tables for what was parsed. ``joins`` follows the versions of
+what a join reads, ``decisions`` what people decided about held partitions. To know why a run was
+started, or was not, read ``planning``.
+"""
+
+import datetime as dt
+from collections.abc import Sequence
+
+import dagster as dg
+from dagster import AssetSelection, RunsFilter
+
+from gardener_api.config import GardenerConfig
+from gardener_api.jobs.job import Job, Parsed, Priority
+from gardener_api.store.store import JobStore
+from gardener_dagster.assets.keys import (
+    DECISION_TAG,
+    JOB_TAG,
+    joined_key,
+    raw_key,
+    table_keys,
+    tmp_key,
+)
+from gardener_dagster.assets.parsed import parsed_materialization
+from gardener_dagster.assets.requesters import withdraw_cancelled
+from gardener_dagster.automation.run_requests import NOT_ENDED, minimum_interval, tables_request
+from gardener_dagster.automation.sensor_inputs.decisions import decision_runs
+from gardener_dagster.automation.sensor_inputs.joins import DueJoins
+from gardener_dagster.automation.sensor_inputs.parsed_jobs import ParsedTables
+from gardener_dagster.automation.sensor_inputs.reported_jobs import (
+    announced_cursor,
+    confirm_announced,
+)
+from gardener_dagster.planning import due_decisions, due_joins, due_tables
+
+JOBS_NAMED = 3
+
+
+def build_sensors(config: GardenerConfig) -> list[dg.SensorDefinition]:
+    """The sensors; they tick as often as ``monitor.polling_interval`` says."""
+    interval = minimum_interval(config.monitor.polling_interval)
+    return [_parsed_jobs(config, interval), _joins(config, interval), _decisions(config, interval)]
+
+
+# -- tables of what was parsed
+
+
+def _parsed_jobs(config: GardenerConfig, interval: int) -> dg.SensorDefinition:
+    @dg.sensor(
+        name="parsed_jobs",
+        target=AssetSelection.assets(*(k for s in config.sources for k in table_keys(s))),
+        minimum_interval_seconds=interval,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Starts the tables of the dates that were parsed, and the joins where it can.",
+    )
+    def parsed_jobs(
+        context: dg.SensorEvaluationContext, job_store: dg.ResourceParam[JobStore]
+    ) -> dg.SensorResult:
+        now = dt.datetime.now(dt.UTC)
+        confirm_announced(job_store, context.cursor, now=now)
+        withdraw_cancelled(context.instance, job_store, now=now)
+        tables = ParsedTables(config, context.instance, job_store, now=now)
+        tables.find_lost()
+        tables.fail_cancelled()
+        runs = tables.to_start()
+        outside = job_store.parsed_jobs(before=config.start_date, limit=JOBS_NAMED)
+        problem = _outside_partitions([item.job for item in outside], config)
+        if runs and problem:
+            context.log.warning(problem)
+        unannounced = job_store.unannounced()
+        announce = due_tables.announcements_due(
+            config,
+            unannounced,
+            live_runs=live_runs(context.instance, unannounced),
+            now=now,
+        )
+        return dg.SensorResult(
+            run_requests=[_tables_request(run) for run in runs],
+            skip_reason=problem if problem and not runs else None,
+            asset_events=[parsed_materialization(item.job) for item in announce],
+            cursor=announced_cursor(announce),
+        )
+
+    return parsed_jobs
+
+
+def _tables_request(run: due_tables.TablesRun) -> dg.RunRequest:
+    keys = [tmp_key(run.source), raw_key(run.source)]
+    joined = joined_key(run.source) if run.joined else None
+    return tables_request(
+        run.source,
+        [*keys, joined] if joined else keys,
+        run.first,
+        run.last,
+        run_key=run.run_key,
+        priority=run.priority,
+        backfill_id=run.backfill_id,
+        tags={JOB_TAG: run.title},
+    )
+
+
+def _outside_partitions(jobs: Sequence[Job], config: GardenerConfig) -> str:
+    """Say which parsed jobs get no tables, since Dagster has no partition for their date."""
+    if not jobs:
+        return ""
+    names = ", ".join(job.id for job in jobs)
+    return (
+        f"no tables are made of dates before start_date, {config.start_date}: {names}"
+        f"{' and maybe others' if len(jobs) == JOBS_NAMED else ''}. What to do: move start_date in"
+        " the configuration back, or leave them"
+    )
+
+
+def live_runs(instance: dg.DagsterInstance, unannounced: Sequence[Parsed]) -> set[str]:
+    """Which of the runs that wait for these jobs are not over."""
+    run_ids = {request.run_id for item in unannounced for request in item.requests}
+    if not run_ids:
+        return set()
+    runs = instance.get_runs(filters=RunsFilter(run_ids=list(run_ids), statuses=NOT_ENDED))
+    return {run.run_id for run in runs}
+
+
+# -- joins
+
+
+def _joins(config: GardenerConfig, interval: int) -> dg.SensorDefinition:
+    joining = [s for s in config.sources if s.joined_table]
+
+    @dg.sensor(
+        name="joins",
+        target=AssetSelection.assets(*(k for s in joining if (k := joined_key(s)))),
+        minimum_interval_seconds=interval,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Joins each date whose raw rows or annotations were made after its last join.",
+    )
+    def joins(
+        context: dg.SensorEvaluationContext, job_store: dg.ResourceParam[JobStore]
+    ) -> dg.SensorResult:
+        due = DueJoins(config, context, job_store, now=dt.datetime.now(dt.UTC))
+        runs = [run for source in joining for run in due.to_start(source)]
+        start = due_tables.within_bounds(
+            sorted(runs, key=lambda run: run.priority), unended=due.unended
+        )
+        return dg.SensorResult(run_requests=[_join_request(run) for run in start])
+
+    return joins
+
+
+def _join_request(run: due_joins.JoinRun) -> dg.RunRequest:
+    key = joined_key(run.source)
+    return tables_request(
+        run.source,
+        [key] if key else [],
+        run.first,
+        run.last,
+        run_key=run.run_key,
+        priority=run.priority,
+        backfill_id=run.backfill_id,
+        tags={},
+    )
+
+
+# -- decisions about held partitions
+
+
+def _decisions(config: GardenerConfig, interval: int) -> dg.SensorDefinition:
+    @dg.sensor(
+        name="decisions",
+        target=AssetSelection.assets(*(k for s in config.sources for k in table_keys(s))),
+        minimum_interval_seconds=interval,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Publishes held partitions that a person accepted, drops those rejected.",
+    )
+    def decisions(
+        context: dg.SensorEvaluationContext, job_store: dg.ResourceParam[JobStore]
+    ) -> dg.SensorResult:
+        decided = job_store.held.decided()
+        runs = decision_runs(context.instance, decided, now=dt.datetime.now(dt.UTC))
+        due = due_decisions.decisions_due(config, decided, runs)
+        return dg.SensorResult(
+            run_requests=[_decision_request(run) for run in due[: due_tables.RUNS_PER_TICK]]
+        )
+
+    return decisions
+
+
+def _decision_request(run: due_decisions.DecisionRun) -> dg.RunRequest:
+    date = run.held.key.date
+    return tables_request(
+        run.source,
+        [dg.AssetKey(run.held.table.split("."))],
+        date,
+        date,
+        run_key=run.run_key,
+        priority=Priority.DAILY,  # a person waits for it
+        backfill_id=None,
+        tags={DECISION_TAG: str(run.held.number)},
+    )

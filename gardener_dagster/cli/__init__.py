@@ -1,0 +1,1 @@
+"""The ``gardener`` command: one module for each of its commands."""

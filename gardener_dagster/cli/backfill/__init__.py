@@ -1,0 +1,1 @@
+"""``gardener backfill``: plan dates that are processed again, ask Dagster for them, follow them."""

@@ -1,0 +1,64 @@
+"""Follow backfills until they have ended."""
+
+import datetime as dt
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from gardener_api.config import Source
+from gardener_api.jobs.job import ENDED, JobState
+from gardener_api.store.store import JobStore
+from gardener_dagster.cli.date_states import day_facts
+from gardener_dagster.dagster_client import UNFINISHED, DagsterClient
+
+LOOK_SECONDS = 1.0
+
+Echo = Callable[[str], object]
+Asked = tuple[Sequence[Source], Sequence[dt.date]]
+
+
+def follow_backfills(
+    dagster: DagsterClient, backfills: Mapping[str, Asked], store: JobStore, *, echo: Echo
+) -> bool:
+    """Wait until backfills have ended and all of their dates have; print each as it does.
+
+    Args:
+        dagster: The webserver.
+        backfills: What each backfill makes, by its ID.
+        store: The job store.
+        echo: Prints a line.
+
+    Returns:
+        Whether all went well.
+    """
+    # The backfills have asked for all of their jobs by then: a date without one is not waited for.
+    statuses = {backfill: _ended(dagster, backfill) for backfill in backfills}
+    good = all(status == "COMPLETED_SUCCESS" for status in statuses.values())
+    good = _dates_end(store, backfills.values(), echo=echo) and good
+    for backfill, status in statuses.items():
+        echo(f"backfill {backfill}: {status}")
+    return good
+
+
+def _ended(dagster: DagsterClient, backfill: str) -> str:
+    status = "REQUESTED"
+    while status in UNFINISHED:
+        time.sleep(LOOK_SECONDS)
+        status = dagster.backfill_status(backfill)
+    return status
+
+
+def _dates_end(store: JobStore, asked: Iterable[Asked], *, echo: Echo) -> bool:
+    asked = list(asked)
+    told: set[tuple[str, dt.date]] = set()
+    good = True
+    while True:
+        facts = [fact for sources, dates in asked for fact in day_facts(store, sources, dates)]
+        for fact in facts:
+            ended = fact.job is None or fact.job.state in ENDED
+            if ended and (fact.source, fact.date) not in told:
+                told.add((fact.source, fact.date))
+                good = good and (fact.job is None or fact.job.state is JobState.COMPLETE)
+                echo(str(fact))
+        if len(told) == len(facts):
+            return good
+        time.sleep(LOOK_SECONDS)

@@ -1,0 +1,115 @@
+"""Options and helpers of the commands that read the job store."""
+
+import datetime as dt
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import click
+
+from gardener_api.config import GardenerConfig, Source
+from gardener_dagster import settings
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Engine
+
+    from gardener_api.store.store import JobStore
+
+
+database_option = click.option(
+    "--database",
+    envvar="GARDENER_DATABASE_URL",
+    help="SQLAlchemy URL of the job store.  [default: SQLite under DAGSTER_HOME]",
+)
+source_option = click.option(
+    "--source",
+    "names",
+    multiple=True,
+    metavar="EXPERIMENT/DATATYPE",
+    help="A source; may stand more than once.  [default: all]",
+)
+
+
+def dates_between(first: dt.date, last: dt.date) -> list[dt.date]:
+    """The dates from the first to the last, both included."""
+    from gardener_dagster.assets.partitions import dates_between as between
+
+    return between(first, last)
+
+
+def named_sources(config: GardenerConfig, names: tuple[str, ...]) -> tuple[Source, ...]:
+    """The sources of these names; an unknown name ends the command."""
+    from gardener_dagster.cli.date_states import chosen_sources
+
+    try:
+        return chosen_sources(config, names)
+    except KeyError as error:
+        raise click.ClickException(str(error.args[0])) from error
+
+
+@contextmanager
+def store_errors() -> Iterator[None]:
+    """End the command, without a traceback, for what is wrong with the store or its settings."""
+    from gardener_api.store.schema import StoreError
+
+    try:
+        yield
+    except StoreError as error:
+        raise click.ClickException(str(error)) from error
+
+
+def may_migrate() -> bool:
+    """Whether a command may make or migrate the store; a wrong setting ends the command."""
+    try:
+        return settings.may_migrate()
+    except ValueError as error:
+        raise click.ClickException(str(error)) from error
+
+
+def existing_store_url(url: str | None) -> str:
+    """Return the URL of the job store; a SQLite file that is missing ends the command.
+
+    Raises:
+        StoreError: The URL is no store's.
+    """
+    from gardener_api.store.engine import store_file
+
+    address = settings.store_url(url)
+    file = store_file(address)
+    if file is not None and not file.exists():
+        raise click.ClickException(
+            f"there is no job store {file}: expected DAGSTER_HOME or GARDENER_DATABASE_URL to"
+            " name the sidecar's"
+        )
+    return address
+
+
+@contextmanager
+def open_store(config: GardenerConfig, url: str | None) -> "Iterator[JobStore]":
+    """Open the existing job store; a missing one is an error, and is not created."""
+    from gardener_api.store.store import JobStore
+
+    tracker = config.tracker
+    with store_errors():
+        store = JobStore.open(
+            existing_store_url(url),
+            lease=tracker.timeout,
+            max_attempts=tracker.max_attempts,
+            may_migrate=may_migrate(),
+        )
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+@contextmanager
+def open_database(url: str) -> "Iterator[Engine]":
+    """Open the database of a job store, whatever its version is."""
+    from gardener_api.store.engine import open_engine
+
+    engine = open_engine(url)
+    try:
+        yield engine
+    finally:
+        engine.dispose()

@@ -1,0 +1,1 @@
+"""Datasets, tables, partitions and their rows, in one DuckDB file."""

@@ -1,0 +1,1 @@
+"""Objects of JSON lines, read as BigQuery reads them."""

@@ -1,0 +1,1 @@
+"""HTTP routes: read calls, call the catalog and the jobs, write JSON."""

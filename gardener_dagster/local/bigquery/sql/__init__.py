@@ -1,0 +1,1 @@
+"""GoogleSQL: parsed, checked, and translated to DuckDB's SQL."""

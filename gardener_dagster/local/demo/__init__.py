@@ -1,0 +1,1 @@
+"""``gardener demo``: sample archives through the whole pipeline."""

@@ -1,0 +1,1 @@
+"""The processes of the laptop stack: ports, folder, start and end."""

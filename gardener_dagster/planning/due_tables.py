@@ -1,0 +1,376 @@
+"""Which runs of tables are due: pure functions over the facts of the job store and of Dagster.
+
+No I/O, no clock, no Dagster: the sensors fetch the facts and carry the plans out. All plans are
+level-triggered: they follow from what is, not from what just happened, so that a tick that was
+missed loses nothing. Which joins are due is in ``due_joins``.
+"""
+
+import datetime as dt
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Protocol, TypeVar
+
+from gardener_api.config import GardenerConfig, Source
+from gardener_api.jobs.job import Job, JobKey, JobState, Parsed, Priority, Request
+from gardener_dagster.planning.ranges import ONE_DAY, consecutive
+
+BEFORE_PARSED = frozenset({JobState.QUEUED, JobState.INIT, JobState.PARSING})
+"""States of a job that parsers have not done."""
+BEFORE_RAW = BEFORE_PARSED | {
+    JobState.POST_PROCESSING,
+    JobState.LOADING,
+    JobState.DEDUPLICATING,
+    JobState.COPYING,
+    JobState.DELETING,
+}
+"""States of a job whose raw partition will change."""
+
+RUNS_PER_TICK = 16
+"""Runs that one tick of a sensor asks for at most: Dagster submits them one by one."""
+RUNS_UNENDED = 32
+"""Unended runs of a sensor, above which it asks for daily ones only. What is due beyond waits in
+the store, where more urgent dates still come first and neighbours still join a range."""
+
+MOST_LOST = 4
+"""Lost runs of a date after which no other is started: the date itself may be what kills them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TablesRun:
+    """One run of the tables of a source: load to delete, with the join where it is ready.
+
+    Attributes:
+        source: Whose tables.
+        jobs: One a date; the dates are consecutive.
+        priority: Of all its jobs.
+        backfill_id: The whole-chain backfill that asked for all its jobs, and is not over.
+        joined: Whether the joined table is made too.
+        lost: The runs that were lost before they had made these dates.
+    """
+
+    source: Source
+    jobs: tuple[Job, ...]
+    priority: Priority
+    backfill_id: str | None = None
+    joined: bool = False
+    lost: tuple[str, ...] = ()
+
+    @property
+    def first(self) -> dt.date:
+        """Its first date."""
+        return self.jobs[0].key.date
+
+    @property
+    def last(self) -> dt.date:
+        """Its last date."""
+        return self.jobs[-1].key.date
+
+    @property
+    def title(self) -> str:
+        """The job's ID, or those of a range: ``<ID of the first>..<last date>``."""
+        if len(self.jobs) == 1:
+            return self.jobs[0].id
+        return f"{self.jobs[0].id}..{self.last:%Y%m%d}"
+
+    @property
+    def run_key(self) -> str:
+        """Names the jobs with their attempts, and lost runs: what is done anew is another run."""
+        [job, *others] = self.jobs
+        if not others and not self.lost and job.state is JobState.POST_PROCESSING:
+            return job.id
+        names = [f"{job.id} {job.state}" for job in self.jobs]
+        return f"{self.title}~{digest([*names, *self.lost])}"
+
+    @property
+    def neighbours(self) -> tuple[JobKey, JobKey]:
+        """The jobs of the day before its first and the day after its last date."""
+        key = self.jobs[0].key
+        before, after = self.first - ONE_DAY, self.last + ONE_DAY
+        return replace(key, date=before), replace(key, date=after)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EndedRun:
+    """A run of Dagster that ended without success."""
+
+    run_id: str
+    status: str
+    created: dt.datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class LostRun:
+    """A job whose run of tables is over and did not bring it to an end.
+
+    Attributes:
+        job: The job.
+        run_id: The run.
+        status: How it ended, in Dagster's words.
+        count: How many runs of the job were lost since its parse, as far as is known.
+    """
+
+    job: Job
+    run_id: str
+    status: str
+    count: int = 1
+
+    @property
+    def is_to_repeat(self) -> bool:
+        """Whether another run is to be started: nobody cancelled it, and not too many were lost."""
+        return self.status == "FAILURE" and self.count < MOST_LOST
+
+    @property
+    def reason(self) -> str:
+        """What to write into the job."""
+        return (
+            f"Dagster run {self.run_id} of its tables ended {self.status} in state"
+            f" {self.job.state}: read its log, then re-execute it"
+        )
+
+
+def digest(names: Iterable[str]) -> str:
+    """Return a short text that stands for exactly these names in this order."""
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
+
+
+def job_key(source: Source, date: dt.date) -> JobKey:
+    """The job of a source on a date."""
+    return JobKey(
+        bucket=source.bucket, experiment=source.experiment, datatype=source.datatype, date=date
+    )
+
+
+def is_partition(config: GardenerConfig, date: dt.date, *, now: dt.datetime) -> bool:
+    """Whether Dagster has a partition for the date: from ``start_date`` to yesterday, UTC."""
+    return config.start_date <= date < now.astimezone(dt.UTC).date()
+
+
+def is_cancelled(requests: Iterable[Request], cancelled: AbstractSet[str]) -> bool:
+    """Whether a job was asked for by whole-chain backfills that were cancelled, and nobody else.
+
+    Args:
+        requests: All requests for the job, withdrawn ones too.
+        cancelled: The backfills that were cancelled.
+    """
+    theirs = wanted = False
+    for request in requests:
+        if request.covers_tables and request.backfill_id in cancelled:
+            theirs = True
+        elif request.withdrawn is None:
+            wanted = True
+    return theirs and not wanted
+
+
+def backfill_of(requests: Iterable[Request], requested: AbstractSet[str]) -> str | None:
+    """Return the whole-chain backfill whose tag the job's runs of tables carry.
+
+    Args:
+        requests: The job's, the earliest first.
+        requested: The backfills that are neither over nor cancelled.
+    """
+    theirs = (r.backfill_id for r in requests if r.covers_tables and r.withdrawn is None)
+    return next((backfill for backfill in theirs if backfill in requested), None)
+
+
+def tables_due(
+    config: GardenerConfig,
+    parsed: Iterable[Parsed],
+    *,
+    taken: AbstractSet[tuple[str, dt.date]],
+    requested: AbstractSet[str],
+    lost: Mapping[int, str] = MappingProxyType({}),
+    now: dt.datetime,
+) -> list[TablesRun]:
+    """Return the runs of tables that nobody has started, in the order in which to start them.
+
+    Of a date, what the joins of others read comes first.
+
+    Args:
+        config: Jobs of sources that it does not have, and of dates that are no partitions, are
+            left alone.
+        parsed: Jobs whose parse is done and whose raw is not made.
+        taken: Sources, by name, and dates that unended runs make.
+        requested: The backfills that are neither over nor cancelled.
+        lost: The last run that was lost, by the number of the job that it did not make.
+        now: The time.
+    """
+    sources = {source.name: source for source in config.sources}
+    read = {f"{s.experiment}/{s.annotations}" for s in config.sources if s.joined_table}
+    alike: dict[tuple[str, Priority, str | None], list[Job]] = defaultdict(list)
+    for item in parsed:
+        key = item.job.key
+        if (
+            key.source in sources
+            and is_partition(config, key.date, now=now)
+            and (key.source, key.date) not in taken
+        ):
+            backfill = backfill_of(item.requests, requested)
+            alike[key.source, item.job.priority, backfill].append(item.job)
+    runs = [
+        TablesRun(
+            source=sources[name],
+            jobs=jobs,
+            priority=priority,
+            backfill_id=backfill,
+            lost=tuple(lost[job.number] for job in jobs if job.number in lost),
+        )
+        for (name, priority, backfill), of_them in alike.items()
+        for jobs in consecutive(of_them, lambda j: j.key.date, most=config.tables.dates_per_run)
+    ]
+    return sorted(runs, key=lambda run: (run.priority, run.first, run.source.name not in read))
+
+
+def tables_to_start(
+    config: GardenerConfig,
+    runs: Iterable[TablesRun],
+    *,
+    open_jobs: Mapping[JobKey, Job],
+    unended: int,
+    now: dt.datetime,
+) -> list[TablesRun]:
+    """Return those of the runs to start now.
+
+    A range that is not full waits for its neighbours, ``tables.gather`` at most; a daily one does
+    not wait.
+
+    Args:
+        config: Its ``tables``.
+        runs: In their order.
+        open_jobs: Open jobs by key; among them the ranges' neighbours.
+        unended: Runs that the sensor started and that have not ended.
+        now: The time.
+    """
+    ready = [run for run in runs if _is_ready(config, run, open_jobs, now)]
+    return within_bounds(ready, unended=unended)
+
+
+def _is_ready(
+    config: GardenerConfig, run: TablesRun, open_jobs: Mapping[JobKey, Job], now: dt.datetime
+) -> bool:
+    grows = any(
+        key in open_jobs and open_jobs[key].state in BEFORE_PARSED for key in run.neighbours
+    )
+    return (
+        run.priority is Priority.DAILY
+        or not grows
+        or len(run.jobs) >= config.tables.dates_per_run
+        or now - min(job.entered for job in run.jobs) >= config.tables.gather
+    )
+
+
+class _Prioritised(Protocol):
+    @property
+    def priority(self) -> Priority: ...
+
+
+_Run = TypeVar("_Run", bound=_Prioritised)
+
+
+def within_bounds(runs: Iterable[_Run], *, unended: int) -> list[_Run]:
+    """Return the first runs that fit ``RUNS_PER_TICK`` and, unless daily, ``RUNS_UNENDED``."""
+    room = max(0, RUNS_UNENDED - unended)
+    chosen: list[_Run] = []
+    for run in runs:
+        if run.priority is not Priority.DAILY:
+            if room == 0:
+                continue
+            room -= 1
+        chosen.append(run)
+    return chosen[:RUNS_PER_TICK]
+
+
+def with_joins(
+    config: GardenerConfig,
+    run: TablesRun,
+    *,
+    made: AbstractSet[dt.date],
+    open_jobs: Mapping[JobKey, Job],
+) -> TablesRun:
+    """Return the run, with its joins where all of its dates can be joined.
+
+    Else the sensor ``joins`` starts them when they can.
+
+    Args:
+        config: Where the annotations are found.
+        run: A run to start.
+        made: The dates whose annotations are in raw.
+        open_jobs: Open jobs by key; among them those of the annotations.
+    """
+    annotations = config.annotations_of(run.source) if run.source.joined_table else None
+    ready = annotations is not None and all(
+        job.key.date in made
+        and not awaits_annotations(annotations, job.key.date, open_jobs, run.priority)
+        for job in run.jobs
+    )
+    return replace(run, joined=ready)
+
+
+def awaits_annotations(
+    annotations: Source, date: dt.date, open_jobs: Mapping[JobKey, Job], priority: Priority
+) -> bool:
+    """Whether the annotations that the join of a date reads are about to change.
+
+    Those of the day before are waited for only if they are as urgent as the join: a pass over
+    history would keep a daily date waiting for days. They are joined again when they change.
+    """
+    own = open_jobs.get(job_key(annotations, date))
+    before = open_jobs.get(job_key(annotations, date - ONE_DAY))
+    return is_pending(own) or (
+        before is not None and is_pending(before) and before.priority <= priority
+    )
+
+
+def is_pending(job: Job | None) -> bool:
+    """Whether the raw partition of a job will change."""
+    return job is not None and job.state in BEFORE_RAW
+
+
+def announcements_due(
+    config: GardenerConfig,
+    unannounced: Iterable[Parsed],
+    *,
+    live_runs: AbstractSet[str],
+    now: dt.datetime,
+) -> list[Parsed]:
+    """Return the parsed jobs that no run will report to Dagster: the sensor does."""
+    return [
+        item
+        for item in unannounced
+        if is_partition(config, item.job.key.date, now=now)
+        and not any(request.run_id in live_runs for request in item.requests)
+    ]
+
+
+def lost_runs(
+    jobs: Iterable[Job],
+    *,
+    by_id: Mapping[str, str],
+    by_date: Mapping[tuple[str, dt.date], Sequence[EndedRun]],
+) -> Iterator[LostRun]:
+    """Yield the jobs whose run of tables ended without success and will not be retried.
+
+    Args:
+        jobs: Jobs whose parse is done and whose tables are not.
+        by_id: The status of such runs, by run ID: for jobs whose tables a run has begun.
+        by_date: Such runs that the sensor started, by source and date, the newest first: for jobs
+            that it was started for and that it never came to. One of before the parse was for an
+            older one.
+    """
+    for job in jobs:
+        runs = [
+            run
+            for run in by_date.get((job.key.source, job.key.date), ())
+            if job.parsed is not None and run.created >= job.parsed
+        ]
+        if job.state is JobState.POST_PROCESSING:
+            if runs:
+                [last, *_] = runs
+                yield LostRun(job=job, run_id=last.run_id, status=last.status, count=len(runs))
+        elif job.run_id in by_id:
+            yield LostRun(
+                job=job, run_id=job.run_id, status=by_id[job.run_id], count=max(1, len(runs))
+            )

@@ -1,0 +1,1 @@
+"""The five table operations: load, dedup, copy, delete, join."""

@@ -1,5 +1,9 @@
-"""How the tests are shared out when several processes run them (``pytest -n``)."""
+"""Where tests have their files, and how several processes share the tests (``pytest -n``)."""
 
+import os
+import shutil
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -8,11 +12,33 @@ if TYPE_CHECKING:
     from xdist.scheduler import LoadScopeScheduling
 
 STACK = "tests/integration/"
+STACK_SECONDS = 1_500
 
 
+MEMORY = Path("/dev/shm")  # noqa: S108 - tempfile makes the folders in it
+MEMORY_BYTES = 8 * 2**30
+
+
+def pytest_configure() -> None:
+    """Files of tests are in memory where there is room.
+
+    Hundreds of SQLite databases wait for the disk else: a third of the suite's time. TMPDIR, if
+    set, says where they are.
+    """
+    if "TMPDIR" in os.environ or not os.access(MEMORY, os.W_OK):
+        return
+    if shutil.disk_usage(MEMORY).free >= MEMORY_BYTES:
+        os.environ["TMPDIR"] = str(MEMORY)
+        tempfile.tempdir = None  # ask for it anew
+
+
+@pytest.hookimpl(tryfirst=True)  # before what `-m` asks for is looked at
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The tests of the stack take longest: they begin first."""
-    items.sort(key=lambda item: not item.nodeid.startswith(STACK))
+    """Tests of the whole stack are marked ``stack``, and have more time."""
+    for item in items:
+        if item.nodeid.startswith(STACK):
+            item.add_marker(pytest.mark.stack)
+            item.add_marker(pytest.mark.timeout(STACK_SECONDS))
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -20,7 +46,7 @@ def pytest_xdist_make_scheduler(
     config: pytest.Config,
     log: Any,  # xdist's, without a type of its own
 ) -> "LoadScopeScheduling":
-    """A file's tests share a process, and so their fixtures; those of the stack share one stack.
+    """Tests of a file share a process, and so do those of the stack on one database.
 
     ``--dist loadgroup`` is for this, but with pytest 9.2 xdist 3.8 does not see the groups.
     """
@@ -28,7 +54,9 @@ def pytest_xdist_make_scheduler(
 
     class Scheduling(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
         def _split_scope(self, nodeid: str) -> str:
-            file = nodeid.partition("::")[0]
-            return STACK if file.startswith(STACK) else file
+            file, _, test = nodeid.partition("::")
+            if not file.startswith(STACK):
+                return file
+            return STACK + ("postgresql" if "[postgresql" in test else "")
 
     return Scheduling(config, log)

@@ -39,14 +39,19 @@ def test_the_contracts_hold(copy: Path) -> None:
 @pytest.mark.parametrize(
     ("module", "line"),
     [
-        ("gardener_api/jobs.py", "import gardener_api.store"),
-        ("gardener_api/store.py", "import gardener_api.routes"),
-        ("gardener_api/routes.py", "import dagster"),
-        ("gardener_dagster/planning.py", "import gardener_dagster.sensors"),
-        ("gardener_dagster/sensors.py", "import gardener_api.client"),
+        ("gardener_api/jobs/job.py", "import gardener_api.store.store"),
+        ("gardener_api/store/store.py", "import gardener_api.server.jobs_api"),
+        ("gardener_api/store/rows.py", "import gardener_api.store.requests"),
+        ("gardener_api/status/pages.py", "import gardener_api.server.app"),
+        ("gardener_api/server/jobs_api.py", "import dagster"),
+        ("gardener_dagster/planning/due_tables.py", "import gardener_dagster.automation.sensors"),
+        ("gardener_dagster/planning/daily.py", "import dagster"),
+        ("gardener_dagster/assets/keys.py", "import gardener_dagster.automation.run_requests"),
+        ("gardener_dagster/assets/checks.py", "import gardener_dagster.dagster_internals"),
+        ("gardener_dagster/automation/sensors.py", "import gardener_api.client"),
         ("gardener_dagster/warehouse/errors.py", "import dagster"),
-        ("gardener_dagster/warehouse/errors.py", "import gardener_dagster.graph"),
-        ("gardener_dagster/assets.py", "import gardener_dagster.local.samples"),
+        ("gardener_dagster/warehouse/errors.py", "import gardener_dagster.assets.keys"),
+        ("gardener_dagster/definitions.py", "import gardener_dagster.local.samples.archives"),
     ],
 )
 def test_an_import_upwards_breaks_them(copy: Path, module: str, line: str) -> None:

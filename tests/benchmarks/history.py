@@ -1,12 +1,13 @@
 """A year of history beside the daily work, on this machine: run by hand, asserts nothing.
 
     PYTHONPATH=tests/support .venv/bin/python tests/benchmarks/history.py \
-        [--days 365] [--sources 16] [--keep DIR]
+        [--days 365] [--sources 16] [--postgresql] [--keep DIR]
     PYTHONPATH=tests/support .venv/bin/python tests/benchmarks/history.py --pages DIR
 
 Dagster's daemon, code server and webserver, the sidecar and both stores are the real ones, as
 processes with the project's ``dagster.yaml``; BigQuery, Cloud Storage and the parser answer at once
-(``tests/support/instant.py``). Sensors look every 5 s.
+(``tests/support/instant.py``). Sensors look every 5 s. With ``--postgresql`` Dagster and the job
+store share a database of a PostgreSQL server of its own; else they have SQLite files.
 
 First a day alone: the schedule *daily* is evaluated for three days ago by the webserver and its
 run launched (the UI's test of a tick), on an idle machine. Then the webserver is asked for a
@@ -15,10 +16,10 @@ backfill of the whole chain, all sources, as its UI asks. When a third of the da
 ended and started again, and the daemon finds that the schedule's tick for yesterday is due. It ends
 when the backfill has ended and nothing runs.
 
-CPU is what Linux counted for each process; a partition is one source on one date, parsed, loaded
-and, where it is joined, joined. The floor is ``tests/support/floor.py``: the same steps in fresh
-processes that do nothing else. ``--pages`` starts what ``--keep`` has kept and opens Dagster's UI
-in Chromium (``tests/support/dagster_pages.py``), beside that of a gardener without any history.
+CPU is what Linux counted for each process, PostgreSQL's too. A partition is one source on one date:
+parsed, loaded and, where it is joined, joined. ``--pages`` starts what ``--keep`` has kept (on
+SQLite) and opens Dagster's UI in Chromium (``tests/support/dagster_pages.py``), beside that of a
+gardener without any history.
 """
 
 import argparse
@@ -43,22 +44,21 @@ from costs import Cost, Costs
 from dagster_instance import instance_at
 from dagster_pages import Load, Loads, load_times
 from dagster_ui import DagsterUI
-from floors import measure_floor
 from history_facts import count
 from history_report import History, Mark, report, show
+from postgres import postgresql_server
 
 from gardener_api.config import load_config
-from gardener_api.database import open_engine
-from gardener_dagster.daily import due_at, newest_due
-from gardener_dagster.graph import parsed_key, table_keys
-from gardener_dagster.local.dagster_client import DagsterClient
-from gardener_dagster.local.processes import Part, Processes, terminating
-from gardener_dagster.local.stack import StackSettings, build_parts, choose_ports
+from gardener_api.store.engine import open_engine
+from gardener_dagster.assets.keys import parsed_key, table_keys
+from gardener_dagster.dagster_client import DagsterClient
+from gardener_dagster.local.stack.parts import StackSettings, build_parts, prepare_dagster_home
+from gardener_dagster.local.stack.ports import choose_ports
+from gardener_dagster.local.stack.processes import Part, Processes, terminating
+from gardener_dagster.planning.daily import due_at, newest_due
 
 ROOT = Path(__file__).parent.parent.parent
 FIRST = dt.date(2023, 1, 1)
-FLOOR_DATE = FIRST - dt.timedelta(days=30)
-LEAST_SOURCES = 3  # of production's, of which two are joined: the floor compares one with several
 LOOK_SECONDS = 1.0
 TELL_SECONDS = 30.0
 QUIET_SECONDS = 15.0
@@ -69,8 +69,13 @@ ONE_DAY = dt.timedelta(days=1)
 # -- the stack
 
 
-def settings_of(home: Path) -> StackSettings:
-    """The stack in a folder, on ports that are free now."""
+def settings_of(home: Path, postgresql: str = "") -> StackSettings:
+    """The stack in a folder, on ports that are free now.
+
+    Args:
+        home: The folder.
+        postgresql: URL of the database of Dagster and the job store; empty: SQLite files.
+    """
     names = ["dagster", "jobs", "status", "metrics", "bigquery", "code"]
     ports = choose_ports(dict.fromkeys(names, 0))
     return StackSettings(
@@ -79,6 +84,7 @@ def settings_of(home: Path) -> StackSettings:
         dagster_yaml=ROOT / "dagster.yaml",
         ports=ports | {"storage": ports["bigquery"]},
         workers=0,
+        postgresql=postgresql,
     )
 
 
@@ -108,11 +114,7 @@ def build_stack(settings: StackSettings) -> Processes:
         log=settings.home / "logs/stand-ins.log",
         alive_url=f"{settings.bigquery_url}/alive",
     )  # fmt: skip
-    home = settings.home / "dagster"
-    home.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(settings.dagster_yaml, home / "dagster.yaml")
-    server = {"host": "127.0.0.1", "port": settings.ports["code"], "location_name": "gardener"}
-    (home / "workspace.yaml").write_text(yaml.safe_dump({"load_from": [{"grpc_server": server}]}))
+    prepare_dagster_home(settings)
     return Processes([stand_ins, *ours])
 
 
@@ -146,6 +148,7 @@ class Story:
         costs = self.costs.all()
         cpu = {name: cost.own + cost.children for name, cost in costs.items()}
         server = costs.get("code server", Cost())
+        # Its process is Dagster's proxy: the server proper is one of the processes that it started.
         cpu |= {"code server": server.own, "runs": server.children}
         self.history.marks.append(Mark(at=dt.datetime.now(dt.UTC), counts=counts, cpu=cpu))
         if time.monotonic() - self._told < TELL_SECONDS:
@@ -323,27 +326,29 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="A year of history beside the daily work.")
     parser.add_argument("--days", type=int, default=365)
     parser.add_argument("--sources", type=int, default=16)
+    parser.add_argument("--postgresql", action="store_true", help="for Dagster and the job store")
     parser.add_argument("--keep", type=Path, help="a new folder that is kept, with data and logs")
     parser.add_argument("--minutes", type=float, default=1e9, help="report after so many")
     parser.add_argument("--pages", type=Path, help="such a folder: open Dagster's pages on it")
     options = parser.parse_args()
-    if options.sources < LEAST_SOURCES:
-        parser.error(f"--sources {options.sources}: expected at least {LEAST_SOURCES}")
     print(describe(), flush=True)
     with terminating(), contextlib.ExitStack() as stack:
         if options.pages:
             show_pages(options.pages.resolve())
             return
-        print(f"{options.days} days, {options.sources} sources\n", flush=True)
+        database = "PostgreSQL" if options.postgresql else "SQLite"
+        print(f"{options.days} days, {options.sources} sources, {database}\n", flush=True)
         home = options.keep or Path(
             stack.enter_context(tempfile.TemporaryDirectory(prefix="gardener-benchmark-"))
         )
         home.mkdir(exist_ok=True)
         write_config(home.resolve(), options.sources)
-        settings = settings_of(home.resolve())
+        server = stack.enter_context(postgresql_server()) if options.postgresql else None
+        settings = settings_of(home.resolve(), server.url if server else "")
         config = load_config(settings.config)
         processes, costs = stack.enter_context(started(settings))
-        floor = measure_floor(settings, config, FLOOR_DATE)
+        if server is not None:
+            costs.follow("postgresql", server.pid)
         story = Story(
             settings=settings,
             dates=[FIRST + n * ONE_DAY for n in range(options.days)],
@@ -364,7 +369,7 @@ def main() -> None:
             print("\nnot finished: interrupted", flush=True)
         finally:  # whatever there is
             print()
-            report(story.history, floor, costs.all())
+            report(story.history, costs.all())
 
 
 if __name__ == "__main__":

@@ -1,209 +1,113 @@
-"""How quick the jobs API is on this machine: run by hand, asserts nothing.
+"""How fast the jobs API is on this machine: run by hand, asserts nothing.
 
-    .venv/bin/python tests/benchmarks/jobs_api.py [--seconds 10] [--connections 64]
-        [--database postgresql://...] [--server granian]
+    PYTHONPATH=tests/support .venv/bin/python tests/benchmarks/jobs_api.py [--postgresql]
+        [--against DIR] [--rounds 2] [--seconds 10] [--connections 64] [--queued 0 100000]
 
-Without ``--database`` the store is SQLite in a file; granian must be installed. Each connection is
-a parser's: it calls again as soon as it is answered, and of ``next`` each call takes a job.
-The sidecar runs as a process, the load comes from another one over kept-alive connections of
-127.0.0.1, and what the sidecar needs without any store (``/alive``) is measured in the same run as
-the baseline. A call counts when its answer says that it is committed.
+With ``--against`` the sidecar of another checkout is measured in turns with this one's (A B A B),
+and the ratios are printed; both run on this environment's packages. Each turn has a store of its
+own, in SQLite or, with ``--postgresql``, in a new database of a server that is started for it.
+
+The sidecar runs as a process. The load comes from one other process over kept-alive connections of
+127.0.0.1, each a parser's: it calls again as soon as it is answered. What the sidecar does without
+any store (``/alive``) is the baseline. CPU is the sidecar's own, user and system, for each call: on
+a busy machine it tells more than the rate does. A call counts when its answer says that it is
+committed; of ``next`` each takes a job, so the queue falls. The queue is filled by SQL.
 """
 
 import argparse
-import asyncio
 import contextlib
 import datetime as dt
-import json
 import multiprocessing
 import os
 import platform
 import socket
+import sqlite3
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
-from urllib.parse import quote
 
-import uvicorn
-from sqlalchemy import func, select
-from sqlalchemy.engine import make_url
+import psutil
+from http_load import WARM_UP_SECONDS, Cell, Kind, run_load
+from postgres import postgresql
+from sqlalchemy import Connection, MetaData, Table, create_engine, func, inspect, make_url, select
+from sqlalchemy.engine import Engine
 
-from gardener_api import schema
-from gardener_api.app import create_app, utc_now
-from gardener_api.commits import GroupCommit
-from gardener_api.database import open_engine
-from gardener_api.jobs import Ask, JobKey, Priority
-from gardener_api.store import JobStore
-
-START_SECONDS = 30.0
-WARM_UP_SECONDS = 1.0
-FILLS = (0, 100_000)
-LEASE = dt.timedelta(hours=5)
+ROOT = Path(__file__).parent.parent.parent
+START_SECONDS = 60.0
 FIRST_DATE = dt.date(1900, 1, 1)
 DATES = 40_000  # that one datatype has before the next one begins
-SOURCE = "{bucket: benchmark, experiment: ndt, datatype: ndt7, target_datasets: {tmp: t, raw: r}}"
-ALIVE = b"GET /alive HTTP/1.1\r\nHost: sidecar\r\n\r\n"
+CONFIG = """\
+start_date: 2009-02-18
+sources:
+- bucket: benchmark
+  experiment: ndt
+  datatype: ndt7
+  target_datasets: {tmp: t, raw: r}
+"""
+API = """\
+import importlib, importlib.util, sys
+package = importlib.util.find_spec("gardener_dagster.cli").submodule_search_locations
+module = importlib.import_module("gardener_dagster.cli" + (".main" if package else ""))
+sys.argv[0] = "gardener"
+module.main()
+"""  # an older checkout has one module
+CHUNK = 10_000
+
+Row = tuple[str, str]
+"""What is called, and how many jobs are queued."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cell:
+class Measured:
     """What one measurement found."""
 
-    rate: float  # calls a second
-    p50: float  # seconds
-    p99: float
-    refused: int
+    load: Cell
+    cpu: float  # seconds of the sidecar's for each call
 
 
-# -- the load: a process of its own
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What to measure."""
 
-
-def post(target: str) -> bytes:
-    """A call of the jobs API, on the wire."""
-    return f"POST /v2/job/{target} HTTP/1.1\r\nHost: sidecar\r\nContent-Length: 0\r\n\r\n".encode()
-
-
-class Connection(asyncio.Protocol):
-    """One connection that is kept alive, and the one call that is under way on it.
-
-    Streams would cost the load generator more than this, on cores that the sidecar needs.
-    """
-
-    def __init__(self) -> None:
-        self._received = b""
-        self._answer: asyncio.Future[tuple[int, bytes]] | None = None
-        self._transport: asyncio.Transport | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's has the methods alone
-
-    def data_received(self, data: bytes) -> None:
-        self._received += data
-        head, separator, body = self._received.partition(b"\r\n\r\n")
-        if not separator:
-            return
-        lowered = head.lower()
-        at = lowered.index(b"content-length:") + len(b"content-length:")
-        if len(body) < int(lowered[at:].split(b"\r\n", 1)[0]):
-            return
-        self._received = b""
-        assert self._answer is not None
-        self._answer.set_result((int(head[9:12]), body))
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if self._answer is not None and not self._answer.done():
-            self._answer.set_exception(exc or ConnectionResetError("the sidecar hung up"))
-
-    async def call(self, request: bytes) -> tuple[int, bytes]:
-        """Code and body of the answer."""
-        assert self._transport is not None
-        self._answer = asyncio.get_running_loop().create_future()
-        self._transport.write(request)
-        return await self._answer
-
-    def close(self) -> None:
-        if self._transport is not None:
-            self._transport.close()
-
-
-async def connect(port: int, count: int) -> list[Connection]:
-    """That many connections."""
-    loop = asyncio.get_running_loop()
-    made = [await loop.create_connection(Connection, "127.0.0.1", port) for _ in range(count)]
-    return [connection for _, connection in made]
-
-
-async def take_jobs(connections: Iterable[Connection]) -> list[str]:
-    """Have a job handed out to each connection; their IDs."""
-    ids = []
-    for connection in connections:
-        code, body = await connection.call(post("next"))
-        if code != 200:
-            raise RuntimeError(f"next: {code} {body!r}")
-        ids.append(json.loads(body)["ID"])
-    return ids
-
-
-async def load(port: int, kind: str, count: int, seconds: float) -> Cell:
-    """Call on all connections at once, each when its last call was answered."""
-    connections = await connect(port, count)
-    times: list[float] = []
-    refused = 0
-    if kind == "update":
-        ids = await take_jobs(connections)
-        requests = [post(f"update?id={quote(i, safe='')}&state=parsing&detail=file") for i in ids]
-    else:
-        requests = [ALIVE if kind == "alive" else post("next")] * count
-    counted = time.perf_counter() + min(WARM_UP_SECONDS, seconds / 4)
-    end = counted + seconds
-
-    async def work(connection: Connection, request: bytes) -> None:
-        nonlocal refused
-        while (begun := time.perf_counter()) < end:
-            code, _ = await connection.call(request)
-            answered = time.perf_counter()
-            if not counted <= answered < end:
-                continue
-            if code == 200:
-                times.append(answered - begun)
-            else:
-                refused += 1
-
-    async with asyncio.TaskGroup() as tasks:
-        for connection, request in zip(connections, requests, strict=True):
-            tasks.create_task(work(connection, request))
-    for connection in connections:
-        connection.close()
-    times.sort()
-    return Cell(
-        rate=len(times) / seconds,
-        p50=times[len(times) // 2] if times else float("nan"),
-        p99=times[len(times) * 99 // 100] if times else float("nan"),
-        refused=refused,
-    )
-
-
-def run_load(port: int, kind: str, count: int, seconds: float) -> Cell:
-    """The load, for a process of its own."""
-    with asyncio.Runner(loop_factory=uvicorn.Config("").get_loop_factory()) as runner:
-        return runner.run(load(port, kind, count, seconds))
+    seconds: float
+    connections: int
+    queued: Sequence[int]
 
 
 # -- the sidecar
 
 
 @contextlib.contextmanager
-def sidecar(server: str, url: str, folder: Path) -> Iterator[int]:
-    """The sidecar as a process; its port."""
+def running_sidecar(checkout: Path, url: str, folder: Path) -> Iterator[tuple[psutil.Process, int]]:
+    """The sidecar of a checkout as a process, and its port."""
     jobs, status, metrics = free_ports()
-    if server == "granian":
-        command = [sys.executable, __file__, f"--serve-granian={jobs}", f"--database={url}"]
-    else:
-        config = folder / "gardener.yml"
-        config.write_text(f"start_date: {FIRST_DATE}\nsources: [{SOURCE}]\n")
-        command = [
-            sys.executable, "-m", "gardener_dagster.cli", "api", f"--port={jobs}",
-            f"--status-port={status}", f"--metrics-port={metrics}", f"--database={url}",
-            f"--config={config}",
-        ]  # fmt: skip
+    config = folder / "gardener.yml"
+    config.write_text(CONFIG)
+    command = [
+        sys.executable, "-c", API, "api", f"--port={jobs}", f"--status-port={status}",
+        f"--metrics-port={metrics}", f"--database={url}", f"--config={config}",
+    ]  # fmt: skip
+    environment = os.environ | {"PYTHONPATH": str(checkout)}
     log = folder / "sidecar.log"
     with log.open("wb") as stream:
-        process = subprocess.Popen(command, stdout=stream, stderr=stream)
+        process = subprocess.Popen(
+            command, stdout=stream, stderr=stream, env=environment, cwd=checkout
+        )
     try:
         deadline = time.monotonic() + START_SECONDS
         while not ready(jobs):
             if process.poll() is not None or time.monotonic() > deadline:
-                sys.exit(f"the sidecar did not start:\n{log.read_text()}")
+                sys.exit(f"the sidecar of {checkout} did not start:\n{log.read_text()}")
             time.sleep(0.02)
-        yield jobs
+        yield psutil.Process(process.pid), jobs
     finally:
         process.terminate()
         process.wait(START_SECONDS)
@@ -225,160 +129,193 @@ def free_ports() -> tuple[int, ...]:
         return tuple(listener.getsockname()[1] for listener in listeners)
 
 
-def serve_granian(port: int, url: str) -> None:
-    """The jobs port alone, on the other server; the sidecar's own is uvicorn."""
-    from granian.constants import Interfaces
-    from granian.server.embed import Server
-
-    async def serve() -> None:
-        store = JobStore.open(url, lease=LEASE, max_attempts=3)
-        commits = GroupCommit(store, clock=utc_now)
-        commits.start()
-        app = create_app(store, commits)
-        await Server(app, address="127.0.0.1", port=port, interface=Interfaces.ASGINL).serve()
-
-    sys.setswitchinterval(0.0005)  # as the sidecar does
-    with asyncio.Runner(loop_factory=uvicorn.Config("").get_loop_factory()) as runner:
-        runner.run(serve())
+# -- the store, of whatever version: what is known of it is the table of jobs
 
 
-# -- the store
+def fill(engine: Engine, wanted: int) -> int:
+    """Bring the queue to at least that many jobs.
+
+    Returns:
+        How many are queued then.
+    """
+    with engine.begin() as connection:
+        jobs = jobs_table(connection)
+        made = connection.execute(select(func.count()).select_from(jobs)).scalar_one()
+        queued = count_queued(connection, jobs)
+        numbers = range(made, made + max(0, wanted - queued))
+        for first in range(numbers.start, numbers.stop, CHUNK):
+            rows = [job_row(number) for number in numbers[first - made : first - made + CHUNK]]
+            connection.execute(jobs.insert(), rows)
+        return count_queued(connection, jobs)
 
 
-def fill(url: str, wanted: int) -> int:
-    """Bring the queue to at least that many jobs; how many are there."""
-    engine = open_engine(url)
-    queued = select(func.count()).where(schema.jobs.c.state == "queued")
-    store = JobStore.open(url, lease=LEASE, max_attempts=3)
-    with contextlib.closing(store), engine.connect() as connection:
-        made = connection.execute(select(func.count()).select_from(schema.jobs)).scalar_one()
-        before = connection.execute(queued).scalar_one()
-        connection.rollback()
-        store.enqueue([ask(made + i) for i in range(max(0, wanted - before))], now=utc_now())
-        after: int = connection.execute(queued).scalar_one()
-    engine.dispose()
-    return after
+def jobs_table(connection: Connection) -> Table:
+    """The table of jobs that the sidecar has made, in whatever schema."""
+    inspector = inspect(connection)
+    names = inspector.get_schema_names()
+    found = next(name for name in names if inspector.has_table("jobs", schema=name))
+    return Table("jobs", MetaData(), schema=found, autoload_with=connection)
 
 
-def ask(number: int) -> Ask:
-    """An ask for a job that was not asked for yet."""
-    return Ask(
-        key=JobKey(
-            bucket="benchmark",
-            experiment="ndt",
-            datatype=f"type{number // DATES}",
-            date=FIRST_DATE + dt.timedelta(days=number % DATES),
-        ),
-        requester="run:benchmark",
-        run_id="benchmark",
-        backfill_id=None,
-        covers_tables=False,
-        priority=Priority.BACKFILL,
-        daily=False,
-        filter="",
-        tmp="t",
-        raw="r",
-        join="",
-        rank=0,
-        archives=1,
-    )
+def count_queued(connection: Connection, jobs: Table) -> int:
+    """How many jobs are queued."""
+    query = select(func.count()).select_from(jobs).where(jobs.c.state == "queued")
+    return int(connection.execute(query).scalar_one())
 
 
-def require_empty(url: str) -> None:
-    """Refuse to fill a store that somebody uses."""
-    JobStore.open(url, lease=LEASE, max_attempts=3).close()
-    engine = open_engine(url)
-    with engine.connect() as connection:
-        made = connection.execute(select(func.count()).select_from(schema.jobs)).scalar_one()
-    engine.dispose()
-    if made:
-        shown = make_url(url).render_as_string(hide_password=True)
-        sys.exit(f"--database {shown}: {made} jobs are in it; expected an empty store")
+def job_row(number: int) -> dict[str, object]:
+    """A queued job that was not asked for yet."""
+    datatype, date = f"type{number // DATES}", FIRST_DATE + dt.timedelta(days=number % DATES)
+    key = f"benchmark/ndt/{datatype}/{date:%Y%m%d}"
+    now = time.time_ns() // 1000
+    return {
+        "number": number + 1, "bucket": "benchmark", "experiment": "ndt", "datatype": datatype,
+        "date": date, "generation": 1, "attempt": 1, "state": "queued", "priority": 1, "rank": 0,
+        "daily": False, "filter": "", "tmp": "t", "raw": "r", "join": "", "archives": 1,
+        "detail": "", "error": "", "parser": "", "run_id": "benchmark", "created": now,
+        "entered": now, "key": key, "wire_id": key,
+    }  # fmt: skip
 
 
 # -- what is measured and shown
 
 
-def describe(url: str) -> str:
+def measure_turn(
+    checkout: Path, url: str, folder: Path, options: Options
+) -> Iterator[tuple[Row, Measured]]:
+    """Measure the sidecar of a checkout on a new store, cell by cell."""
+    driver = make_url(url)
+    if driver.get_backend_name() == "postgresql":
+        driver = driver.set(drivername="postgresql+psycopg")
+    engine = create_engine(driver)
+    context = multiprocessing.get_context("spawn")
+    with (
+        ProcessPoolExecutor(1, mp_context=context) as pool,
+        running_sidecar(checkout, url, folder) as (process, port),
+    ):
+
+        def cell(kind: Kind) -> Measured:
+            before = process.cpu_times()
+            arguments = (port, kind, options.connections, options.seconds)
+            load = pool.submit(run_load, *arguments).result()
+            after = process.cpu_times()
+            used = after.user + after.system - before.user - before.system
+            return Measured(load=load, cpu=used / load.answers)
+
+        yield ("/alive", "-"), cell("alive")
+        for wanted in options.queued:
+            # Each connection takes one job first, to report on.
+            fill(engine, wanted + options.connections)
+            found = cell("update")
+            yield ("update", f"{wanted:,}"), found
+            # On an empty queue `next` commits nothing: it begins with what it can hand out.
+            enough = 2 * round(found.load.rate * (options.seconds + WARM_UP_SECONDS))
+            fill(engine, max(wanted, enough))
+            yield ("next", f"{wanted:,}"), cell("next")
+    engine.dispose()
+
+
+@contextlib.contextmanager
+def databases(*, on_postgresql: bool, folder: Path) -> Iterator[Iterator[str]]:
+    """URLs of new databases, without an end."""
+    if not on_postgresql:
+        yield (f"sqlite:///{folder}/gardener-{n}.db" for n in range(sys.maxsize))
+        return
+    with postgresql() as url:
+        server = create_engine(
+            make_url(url).set(drivername="postgresql+psycopg"), isolation_level="AUTOCOMMIT"
+        )
+
+        def make() -> Iterator[str]:
+            for n in range(sys.maxsize):
+                with server.connect() as connection:
+                    connection.exec_driver_sql(f"CREATE DATABASE turn_{n}")
+                yield make_url(url).set(database=f"turn_{n}").render_as_string(hide_password=False)
+
+        yield make()
+        server.dispose()
+
+
+def describe(*, on_postgresql: bool) -> str:
     """The machine, the Python and the database."""
     cpu = platform.processor() or platform.machine()
     with contextlib.suppress(OSError):  # another system than Linux
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         cpu = next((x.partition(": ")[2] for x in lines if x.startswith("model name")), cpu)
-    engine = open_engine(url)
-    sqlite = engine.dialect.name == "sqlite"
-    question = "SELECT sqlite_version()" if sqlite else "SELECT version()"
-    with engine.connect() as connection:
-        version = str(connection.exec_driver_sql(question).scalar_one())
-    engine.dispose()
-    database = f"SQLite {version}, WAL, synchronous=FULL" if sqlite else version
+    sqlite = f"SQLite {sqlite3.sqlite_version}, WAL, synchronous=FULL"
     return (
         f"{cpu}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} before;"
-        f" {platform.system()} {platform.release()}\n"
-        f"Python {platform.python_version()}; {database}"
+        f" {platform.system()} {platform.release()}; Python {platform.python_version()};"
+        f" {'PostgreSQL, fsync=on' if on_postgresql else sqlite}"
     )
 
 
-def measure(url: str, server: str, folder: Path, seconds: float, connections: int) -> None:
-    """Measure every cell and print it as soon as it is there."""
-    context = multiprocessing.get_context("spawn")
-    show(("call", "queued", "calls/s", "p50 ms", "p99 ms", "of /alive", "refused"))
-    with ProcessPoolExecutor(1, mp_context=context) as pool, sidecar(server, url, folder) as port:
-
-        def cell(kind: str) -> Cell:
-            return pool.submit(run_load, port, kind, connections, seconds).result()
-
-        baseline = cell("alive")
-        show(row("/alive", "-", baseline, baseline))
-        for wanted in FILLS:
-            # Each connection takes one job first, to report on.
-            queued = fill(url, wanted + connections) - connections
-            found = cell("update")
-            show(row("update", f"{queued:,}", found, baseline))
-            # On an empty queue `next` commits nothing: it begins with what it can hand out.
-            queued = fill(url, max(wanted, round(found.rate * (seconds + WARM_UP_SECONDS))))
-            show(row("next", f"{queued:,} falling", cell("next"), baseline))
-
-
-def row(call: str, queued: str, cell: Cell, baseline: Cell) -> Sequence[str]:
-    """The numbers of a cell, for people."""
-    return (
-        call,
-        queued,
-        f"{cell.rate:,.0f}",
-        f"{cell.p50 * 1000:.1f}",
-        f"{cell.p99 * 1000:.1f}",
-        f"{cell.rate / baseline.rate:.2f}",
-        f"{cell.refused:,}",
+def print_row(name: str, row: Row, found: Measured, baseline: float) -> None:
+    """Print the numbers of a cell."""
+    load = found.load
+    print(
+        f"{name:<8}{row[0]:<8}{row[1]:>9}{load.rate:>11,.0f}{load.p50 * 1000:>9.1f}"
+        f"{load.p99 * 1000:>9.1f}{found.cpu * 1e6:>9.0f}{load.rate / baseline:>11.2f}"
+        f"{load.refused:>9,}",
+        flush=True,
     )
 
 
-def show(cells: Sequence[str]) -> None:
-    """Print a row of the table."""
-    print(f"{cells[0]:<8}{cells[1]:>16}" + "".join(f"{x:>11}" for x in cells[2:]), flush=True)
+def print_ratios(cells: Mapping[str, Mapping[Row, Sequence[Measured]]]) -> None:
+    """Print the means of all turns, and what this checkout's are divided by the other's."""
+    columns: dict[str, Callable[[Measured], float]] = {
+        "calls/s": lambda found: found.load.rate,
+        "p50 ms": lambda found: found.load.p50 * 1000,
+        "p99 ms": lambda found: found.load.p99 * 1000,
+        "CPU us": lambda found: found.cpu * 1e6,
+    }
+    print(f"\nmean: this, the other, ratio{''.join(f'{name:>22}' for name in columns)}")
+    for row in cells["this"]:
+        print(f"{row[0]:<8}{row[1]:>20}", end="")
+        for value in columns.values():
+            this, other = (
+                statistics.mean(map(value, cells[name][row])) for name in ("this", "other")
+            )
+            print(f"{f'{this:,.1f}  {other:,.1f}  {this / other:.2f}':>22}", end="")
+        print()
 
 
 def main() -> None:
     """Read the options and measure."""
-    parser = argparse.ArgumentParser(description="How quick the jobs API is on this machine.")
+    parser = argparse.ArgumentParser(description="How fast the jobs API is on this machine.")
+    parser.add_argument("--against", type=Path, help="another checkout, measured in turns")
+    parser.add_argument("--rounds", type=int, default=2, help="turns of each checkout")
     parser.add_argument("--seconds", type=float, default=10.0, help="for each cell")
     parser.add_argument("--connections", type=int, default=64)
-    parser.add_argument("--database", help="URL of an empty database; default: SQLite in a file")
-    parser.add_argument("--server", choices=["uvicorn", "granian"], default="uvicorn")
-    parser.add_argument("--serve-granian", type=int, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.serve_granian:
-        serve_granian(options.serve_granian, options.database)
-        return
-    with tempfile.TemporaryDirectory(prefix="gardener-benchmark-") as name:
-        url = options.database or f"sqlite:///{name}/gardener.db"
-        require_empty(url)
-        print(describe(url))
-        print(
-            f"{options.server}, {options.connections} connections, {options.seconds:g} s a cell,"
-            " load from one other process\n"
-        )
-        measure(url, options.server, Path(name), options.seconds, options.connections)
+    parser.add_argument("--queued", type=int, nargs="+", default=[0, 100_000], help="jobs")
+    parser.add_argument("--postgresql", action="store_true", help="the store is in PostgreSQL")
+    given = parser.parse_args()
+    options = Options(seconds=given.seconds, connections=given.connections, queued=given.queued)
+    checkouts = {"this": ROOT}
+    if given.against:
+        checkouts["other"] = given.against.resolve()
+        if not (checkouts["other"] / "gardener_api").is_dir():
+            sys.exit(f"--against {given.against}: expected a checkout of the gardener")
+    print(describe(on_postgresql=given.postgresql))
+    print(f"{given.connections} connections, {given.seconds:g} s a cell; {checkouts}\n")
+    print(
+        f"{'':<8}{'call':<8}{'queued':>9}{'calls/s':>11}{'p50 ms':>9}{'p99 ms':>9}{'CPU us':>9}",
+        end="",
+    )
+    print(f"{'of /alive':>11}{'refused':>9}")
+    cells: dict[str, dict[Row, list[Measured]]] = {name: {} for name in checkouts}
+    with (
+        tempfile.TemporaryDirectory(prefix="gardener-benchmark-") as folder,
+        databases(on_postgresql=given.postgresql, folder=Path(folder)) as urls,
+    ):
+        for name, checkout in [*checkouts.items()] * given.rounds:
+            baseline = 0.0
+            for row, cell in measure_turn(checkout, next(urls), Path(folder), options):
+                baseline = baseline or cell.load.rate
+                cells[name].setdefault(row, []).append(cell)
+                print_row(name, row, cell, baseline)
+    if given.against:
+        print_ratios(cells)
 
 
 if __name__ == "__main__":

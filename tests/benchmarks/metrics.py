@@ -16,12 +16,12 @@ from typing import Any
 from sqlalchemy import insert
 from starlette.testclient import TestClient
 
-from gardener_api import schema
 from gardener_api.config import GardenerConfig
-from gardener_api.database import writing
-from gardener_api.jobs import JobKey
-from gardener_api.metrics import create_metrics_app
-from gardener_api.store import JobStore
+from gardener_api.jobs.job import JobKey
+from gardener_api.server.metrics import create_metrics_app
+from gardener_api.store import schema
+from gardener_api.store.engine import writing
+from gardener_api.store.store import JobStore
 
 SOURCES = 16
 STATES = (

@@ -22,8 +22,8 @@ from filled import FILLED_NOW, fill, filled_config
 from postgres import postgresql
 from served import Site, served
 
-from gardener_api.jobs import JobState
-from gardener_api.store import JobStore
+from gardener_api.jobs.job import JobState
+from gardener_api.store.store import JobStore
 
 PAGES = (
     "/",

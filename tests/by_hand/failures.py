@@ -22,7 +22,7 @@ from stage import GOOD, ONE_DAY, Stage, day, staged
 from waiting import until
 from witness import answer
 
-from gardener_api.jobs import Job, JobState
+from gardener_api.jobs.job import Job, JobState
 from gardener_dagster.local.clients import storage_client
 
 

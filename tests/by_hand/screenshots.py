@@ -1,4 +1,4 @@
-"""The pictures of README.md, of a running stack: run by hand, by ``make screenshots``.
+"""The pictures of the docs, of a running stack: run by hand, by ``make screenshots``.
 
     PYTHONPATH=tests/support .venv/bin/python tests/by_hand/screenshots.py [FOLDER]
 
@@ -15,7 +15,7 @@ from playwright.sync_api import Page, ViewportSize
 from stage import PARSED, ROOT, Stage, day, staged
 from waiting import until
 
-from gardener_api.jobs import JobState
+from gardener_api.jobs.job import JobState
 
 CONFIG = """
 start_date: 2024-01-01

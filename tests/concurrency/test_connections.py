@@ -13,8 +13,8 @@ from asks import make_ask
 from sidecar_process import SidecarProcess
 
 from gardener_api.client import JobsClient
-from gardener_api.jobs import JobState
-from gardener_api.store import JobStore
+from gardener_api.jobs.job import JobState
+from gardener_api.store.store import JobStore
 
 CONNECTIONS = 3_000
 CALLS = 200

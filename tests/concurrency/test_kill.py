@@ -22,11 +22,11 @@ from asks import make_ask
 from sidecar_process import SidecarProcess
 from sqlalchemy import select
 
-from gardener_api import schema
-from gardener_api.calls import Call, Error, Heartbeat, Next, Update
-from gardener_api.database import open_engine
-from gardener_api.jobs import PARSE_ERROR, PARSING_STATES, JobState
-from gardener_api.store import JobStore
+from gardener_api.jobs.job import PARSE_ERROR, PARSING_STATES, JobState
+from gardener_api.jobs.parser_calls import Call, Error, Heartbeat, Next, Update
+from gardener_api.store import schema
+from gardener_api.store.engine import open_engine
+from gardener_api.store.store import JobStore
 
 KILLS = int(os.environ.get("GARDENER_KILLS", "3"))
 PARSERS = 32

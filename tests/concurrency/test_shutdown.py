@@ -17,9 +17,9 @@ from asks import make_ask
 from sidecar_process import SidecarProcess
 from sqlalchemy import Connection, text
 
-from gardener_api.database import open_engine, writing
-from gardener_api.jobs import Job, JobState
-from gardener_api.store import JobStore
+from gardener_api.jobs.job import Job, JobState
+from gardener_api.store.engine import open_engine, writing
+from gardener_api.store.store import JobStore
 
 PARSERS = 32
 JOBS = 400
@@ -147,6 +147,25 @@ def test_an_open_call_is_answered_and_a_new_one_refused(sidecar: SidecarProcess)
     assert codes == [0]
     [job] = jobs_of(sidecar.url).values()
     assert job.state == JobState.INIT
+
+
+def test_a_client_that_keeps_its_connection_loses_no_call(sidecar: SidecarProcess) -> None:
+    """It is told that the connection ends, in an answer: a Go client repeats no POST."""
+    enqueue(sidecar.url, 1)
+    call = b"POST /v2/job/heartbeat?id=x HTTP/1.1\r\nHost: s\r\nContent-Length: 0\r\n\r\n"
+    ended = threading.Thread(target=sidecar.end)
+    with socket.create_connection(("127.0.0.1", sidecar.port), timeout=30) as caller:
+        for number in range(10_000):
+            caller.sendall(call)
+            answer = caller.recv(4096)
+            assert answer.startswith(b"HTTP/1.1 410 "), f"call {number} was not answered"
+            if b"connection: close" in answer.lower():
+                break
+            if number == 10:
+                ended.start()
+            time.sleep(0.01)
+        assert number > 10
+    ended.join(30)
 
 
 def test_a_store_that_does_not_answer_does_not_hold_the_end_up(sidecar: SidecarProcess) -> None:

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from asks import make_ask
 
-from gardener_api import schema
-from gardener_api.app import Ports, run
 from gardener_api.config import GardenerConfig
-from gardener_api.database import writing
-from gardener_api.store import JobStore
+from gardener_api.server.app import Ports, run
+from gardener_api.store import schema
+from gardener_api.store.engine import writing
+from gardener_api.store.store import JobStore
 
 SECONDS = 30.0
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gardener_api import routes
-from gardener_api.jobs import MAX_TEXT, JobState
+from gardener_api.jobs.job import MAX_TEXT, JobState
+from gardener_api.server import jobs_api
 
 Sidecar = Any  # the fixtures are in conftest, which cannot be imported
 ID = "archive-mlab-oti/ndt/ndt7/20240301"
@@ -125,7 +125,7 @@ def test_a_form_that_is_too_long(sidecar: Sidecar, leased: str) -> None:
     chunk = b"100000\r\n" + b"x" * 0x100000 + b"\r\n"
     with socket.create_connection(("127.0.0.1", sidecar.ports.jobs), timeout=SECONDS) as connection:
         connection.sendall(head)
-        for _ in range(routes.MAX_BODY // 0x100000 + 1):
+        for _ in range(jobs_api.MAX_BODY // 0x100000 + 1):
             connection.sendall(chunk)
         assert connection.recv(100).startswith(b"HTTP/1.1 413")
     [job] = sidecar.store.jobs(limit=2)
@@ -140,7 +140,7 @@ def test_too_many_parameters(sidecar: Sidecar, leased: str) -> None:
 def test_a_form_that_never_ends(
     sidecar: Sidecar, leased: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(routes, "BODY_SECONDS", 0.2)
+    monkeypatch.setattr(jobs_api, "BODY_SECONDS", 0.2)
     with socket.create_connection(("127.0.0.1", sidecar.ports.jobs), timeout=SECONDS) as connection:
         connection.sendall(
             b"POST /v2/job/heartbeat HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n"
@@ -165,7 +165,7 @@ def test_a_form_that_is_cut_off(sidecar: Sidecar, leased: str) -> None:
 def test_forms_share_a_bound_on_memory(
     sidecar: Sidecar, leased: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(routes, "MAX_BODIES", 1000)
+    monkeypatch.setattr(jobs_api, "MAX_BODIES", 1000)
     body = f"id={leased}&detail={'x' * 2000}".encode()
     reply = sidecar.request("POST", "/v2/job/heartbeat", body, FORM)
     assert (reply.code, reply.headers["retry-after"]) == (503, "5")

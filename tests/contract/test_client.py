@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from gardener_api.client import JobGone, JobsAPIError, JobsClient, LeasedJob
-from gardener_api.jobs import JobState
+from gardener_api.jobs.job import JobState
 
 Sidecar = Any  # the fixtures are in conftest, which cannot be imported
 ID = "archive-mlab-oti/ndt/ndt7/20240301"

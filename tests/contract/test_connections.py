@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gardener_api import connections, routes
+from gardener_api.server import connections, jobs_api
 
 Sidecar = Any  # the fixtures are in conftest, which cannot be imported
 SECONDS = 30.0
@@ -134,5 +134,5 @@ def test_one_too_many_is_closed_and_the_others_are_served(
 
 
 def test_a_form_that_says_it_is_too_long_is_not_waited_for(connect: Connect) -> None:
-    length = f"Content-Length: {routes.MAX_BODY + 1}\r\n\r\n".encode()
+    length = f"Content-Length: {jobs_api.MAX_BODY + 1}\r\n\r\n".encode()
     assert connect(HEAD + FORM + length).recv(1000).startswith(b"HTTP/1.1 413")

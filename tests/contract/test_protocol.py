@@ -6,7 +6,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-from gardener_api.jobs import Job, JobKey, JobState, Priority
+from gardener_api.jobs.job import Job, JobKey, JobState, Priority
 
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 ID = "archive-mlab-oti/ndt/ndt7/20240301"

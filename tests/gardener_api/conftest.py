@@ -2,18 +2,16 @@
 
 import datetime as dt
 from collections.abc import Callable, Iterator
-from itertools import count
 from pathlib import Path
 from typing import Any
 
 import asks
-import psycopg
 import pytest
-from postgres import postgresql
+from postgres import empty_database, postgresql
 
 from gardener_api.config import GardenerConfig
-from gardener_api.jobs import Ask, JobKey
-from gardener_api.store import JobStore
+from gardener_api.jobs.job import Ask, JobKey
+from gardener_api.store.store import JobStore
 
 NOW = dt.datetime(2024, 3, 2, 10, 30, tzinfo=dt.UTC)
 
@@ -51,13 +49,10 @@ def make_ask() -> MakeAsk:
 
 @pytest.fixture(scope="session")
 def postgresql_url() -> Iterator[str]:
-    """A PostgreSQL server for all tests; each has a schema of its own in it."""
+    """A PostgreSQL server for all tests; each has a database of its own in it."""
     # What is committed need not survive this machine's end: tests would only wait for it.
     with postgresql("fsync=off", "max_connections=200") as url:
         yield url
-
-
-_schemas = count(1)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -66,12 +61,8 @@ def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     if request.param == "sqlite":
         yield f"sqlite:///{tmp_path / 'gardener.db'}"
         return
-    server = request.getfixturevalue("postgresql_url")
-    schema = f"test_{next(_schemas)}"
-    with psycopg.connect(server, autocommit=True) as connection:
-        connection.execute(f"CREATE SCHEMA {schema}")
-        yield f"{server}&options=-csearch_path%3D{schema}"
-        connection.execute(f"DROP SCHEMA {schema} CASCADE")
+    with empty_database(request.getfixturevalue("postgresql_url")) as url:
+        yield url
 
 
 @pytest.fixture

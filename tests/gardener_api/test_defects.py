@@ -13,12 +13,12 @@ from scraping import scraped
 from starlette.testclient import TestClient
 
 from gardener_api.archive import ArchiveError, list_archives
-from gardener_api.calls import BadState, Error, Gone, Heartbeat, Update
 from gardener_api.config import GardenerConfig
-from gardener_api.jobs import TABLE_STATES, Ask, Job, JobKey, JobState, Priority
-from gardener_api.schema import StoreError
-from gardener_api.status import create_status_app
-from gardener_api.store import JobStore
+from gardener_api.jobs.job import TABLE_STATES, Ask, Job, JobKey, JobState, Priority
+from gardener_api.jobs.parser_calls import BadState, Error, Gone, Heartbeat, Update
+from gardener_api.status.pages import create_status_app
+from gardener_api.store.schema import StoreError
+from gardener_api.store.store import JobStore
 
 MakeAsk = Callable[..., Ask]
 MakeKey = Callable[..., JobKey]
@@ -77,7 +77,7 @@ class TestD01:
                 store.lease(1, parser="10.0.0.7", now=now)
         assert (job.state, job.failed_in) == (JobState.FAILED, JobState.INIT)
         assert store.lease(1, now=now) == []
-        assert store.unreported("run:a") == [job]
+        assert [o.job for o in store.unreported("run:a", run_id="a")] == [job]
         text = scraped(config, store, now=now)
         assert 'gardener_fail_total{datatype="ndt7",experiment="ndt"' in text
         assert (
@@ -105,7 +105,7 @@ class TestD02:
         store.stage(make_key(), JobState.LOADING, run_id="t", now=now)
         store.fail_stage(make_key(), "x", run_id="t", number=job.number, now=now)
         store.expire(now=now + 1000 * LEASE)
-        store.mark_reported([job.number], requester=None, now=now)
+        store.mark_reported([job.number], run_id="a", now=now)
         assert store.job(job.number) == job
 
     def test_d02_a_storage_error_is_an_error_not_an_empty_day(self, make_key: MakeKey) -> None:

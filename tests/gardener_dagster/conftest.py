@@ -11,7 +11,7 @@ from google.cloud import storage
 from simulated import Parser, Put
 
 from gardener_api.config import GardenerConfig, load_config
-from gardener_api.store import JobStore
+from gardener_api.store.store import JobStore
 from gardener_dagster.definitions import build_defs
 from gardener_dagster.resources import GCSResource, JobStoreResource, WarehouseResource
 

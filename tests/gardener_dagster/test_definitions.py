@@ -1,14 +1,11 @@
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import dagster as dg
 import pytest
 
 from gardener_api.config import GardenerConfig, load_config
-from gardener_dagster.definitions import build_defs, defs_of_environment
-from gardener_dagster.history import historical_pass_sensor
+from gardener_dagster.automation.historical_pass import historical_pass_sensor
+from gardener_dagster.definitions import build_defs, defs
 from gardener_dagster.resources import GCSResource, JobStoreResource, WarehouseResource
 
 PRODUCTION = Path(__file__).parent.parent / "fixtures" / "production.yml"
@@ -72,7 +69,7 @@ def test_a_variable_that_is_not_set_is_named(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("GARDENER_CONFIG", str(PRODUCTION))
     monkeypatch.delenv("GARDENER_PROJECT", raising=False)
     with pytest.raises(ValueError, match="GARDENER_PROJECT is not set: expected the Google Cloud"):
-        defs_of_environment()
+        defs()
 
 
 @pytest.mark.parametrize("webhook", ["", "https://hooks.slack.com/services/x"])
@@ -83,27 +80,25 @@ def test_failures_are_told_where_a_web_hook_is_set(
     monkeypatch.setenv("GARDENER_PROJECT", "p")
     monkeypatch.setenv("GARDENER_INPUT_LOCATION", "b")
     monkeypatch.setenv("GARDENER_ALERT_WEBHOOK", webhook)
-    loaded = defs_of_environment()
+    loaded = defs()
     names = {sensor.name for sensor in loaded.sensors or ()}
     assert ({"run_failures", "check_failures"} <= names) == bool(webhook)
 
 
-def test_loading_the_definitions_imports_no_client_library() -> None:
-    """A run process pays its imports anew; sensors and a waiting parse need none of these."""
-    code = (
-        "import sys; from gardener_dagster.definitions import defs; defs.load_fn();"
-        "heavy = ('google.cloud.bigquery', 'google.cloud.storage', 'pandas', 'starlette');"
-        "sys.exit(' '.join(name for name in heavy if name in sys.modules) or 0)"
-    )
-    environment = dict(os.environ) | {
-        "GARDENER_CONFIG": str(PRODUCTION),
-        "GARDENER_PROJECT": "p",
-        "GARDENER_INPUT_LOCATION": "b",
-    }
-    result = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
-    )
-    assert (result.returncode, result.stderr) == (0, "")
+def test_one_op_a_source_makes_its_tables_of_as_many_dates_as_the_config_says(
+    production: GardenerConfig, repository: dg.RepositoryDefinition
+) -> None:
+    graph = repository.asset_graph
+    raw, joined = dg.AssetKey(["raw_ndt", "ndt7"]), dg.AssetKey(["ndt", "ndt7"])
+    tables = graph.get(raw).assets_def
+    assert tables is graph.get(joined).assets_def
+    assert tables.op.name == "tables_raw_ndt_ndt7"
+    policy = dg.BackfillPolicy.multi_run(production.tables.dates_per_run)
+    assert graph.get(raw).backfill_policy == policy
+    checks = {key.name for key in tables.check_keys}
+    assert {"unique_keys", "archives_parsed", "rows_of_raw", "annotated"} <= checks
+    # Dagster works out the states of partitioned checks from all history, at each page.
+    assert {spec.partitions_def for spec in tables.check_specs} == {None}
 
 
 def test_d23_the_historical_pass_is_on_unless_the_config_says_off(

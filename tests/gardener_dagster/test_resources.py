@@ -5,7 +5,8 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from gardener_api.store import JobStore, StoreError
+from gardener_api.store.schema import StoreError
+from gardener_api.store.store import JobStore
 from gardener_dagster.resources import JobStoreResource, JobStoreUnavailable, store_needed
 
 

@@ -20,16 +20,9 @@ from dagster._core.workspace.load_target import (
     WorkspaceLoadTarget,
 )
 from dagster._daemon.run_coordinator import QueuedRunCoordinatorDaemon
+from waiting import until
 
-from gardener_api.jobs import Priority
-from gardener_dagster.graph import (
-    PARSE_TAG,
-    PRIORITY_TAG,
-    QUEUE_ORDER,
-    QUEUE_TAG,
-    TABLES_TAG,
-    urgency_of,
-)
+from gardener_dagster.assets.keys import PARSE_TAG, PRIORITY_TAG, QUEUE_TAG, TABLES_TAG
 from gardener_dagster.run_queue import GardenerRunQueue, limit_tags
 
 ROOT = Path(__file__).parent.parent.parent
@@ -101,10 +94,19 @@ def test_a_run_is_tagged_with_what_it_does() -> None:
     assert limit_tags({}, {PARSED: "ndt"}) == {PARSE_TAG: "backfill"}
     assert limit_tags({PRIORITY_TAG: "daily"}, {PARSED: "ndt"}) == {PARSE_TAG: "daily"}
     assert limit_tags({}, {raw("wehe"): "wehe", raw("ndt"): "ndt"}) == {TABLES_TAG: "ndt+wehe"}
-    assert limit_tags({}, {PARSED: "ndt", raw("ndt"): "ndt"}) == {
-        PARSE_TAG: "backfill",
-        TABLES_TAG: "ndt",
-    }
+
+
+def test_d44_a_run_over_the_whole_chain_holds_no_place_of_tables_while_it_waits(
+    queue: Queue,
+) -> None:
+    whole = {PARSED: "ndt", raw("ndt"): "ndt"}
+    assert limit_tags({}, whole) == {PARSE_TAG: "backfill"}
+    for _ in range(6):
+        queue.submit(PARSED, limit_tags({}, whole))
+    assert len(queue.start()) == 6
+    for _ in range(4):
+        queue.submit(raw("ndt"))
+    assert len(queue.start()) == 4
 
 
 def test_waiting_parse_runs_starve_neither_tables_nor_daily_ones(queue: Queue) -> None:
@@ -165,15 +167,24 @@ def test_a_run_that_is_due_while_the_code_server_restarts_waits_for_it(
     assert kept.status is DagsterRunStatus.QUEUED
 
 
-def test_a_run_that_is_due_while_the_daemon_ends_waits_for_the_next_one(
+def test_a_run_that_is_due_while_the_daemon_ends_is_launched_again(
     queue: Queue, instance: dg.DagsterInstance
 ) -> None:
+    """A daemon that ends lets go of the code location, while its threads still launch runs."""
     run = queue.submit(raw("ndt"))
     instance.report_dagster_event(dg.DagsterEvent.job_enqueue(run), run_id=run.run_id)
-    launch_in_vain(instance, run, EmptyWorkspaceTarget())
-    kept = instance.get_run_by_id(run.run_id)
-    assert kept is not None
-    assert kept.status is DagsterRunStatus.QUEUED
+    daemon = QueuedRunCoordinatorDaemon(interval_seconds=1)
+    with WorkspaceProcessContext(instance, EmptyWorkspaceTarget()) as workspace, daemon:
+        until(lambda: bool(list(daemon.run_iteration(workspace))) and ended(instance, run), "kept")
+    failed = instance.get_run_by_id(run.run_id)
+    assert failed is not None
+    assert failed.status is DagsterRunStatus.FAILURE
+    assert failed.tags["dagster/will_retry"] == "true"
+
+
+def ended(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
+    found = instance.get_run_by_id(run.run_id)
+    return found is not None and found.is_finished
 
 
 def launch_in_vain(
@@ -191,10 +202,3 @@ def launch_in_vain(
 def enqueued(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Sequence[dg.EventLogRecord]:
     event_type = dg.DagsterEventType.RUN_ENQUEUED
     return instance.get_records_for_run(run.run_id, of_type=event_type).records
-
-
-def test_a_run_is_as_urgent_as_its_place_in_the_queue() -> None:
-    for priority, place in QUEUE_ORDER.items():
-        assert urgency_of({QUEUE_TAG: place}) is priority
-    assert urgency_of({}) is Priority.BACKFILL
-    assert urgency_of({QUEUE_TAG: "a person's own"}) is Priority.BACKFILL

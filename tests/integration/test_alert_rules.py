@@ -20,9 +20,10 @@ from prometheus import program
 from sidecar_process import SidecarProcess
 from waiting import until
 
-from gardener_api.calls import Update
-from gardener_api.jobs import JobKey, JobState, Priority
-from gardener_api.store import JobStore
+from gardener_api.jobs.job import JobKey, JobState, Priority
+from gardener_api.jobs.parser_calls import Update
+from gardener_api.store.publishing.held import Decision, Finding
+from gardener_api.store.store import JobStore
 
 RULES = Path(__file__).parent.parent.parent / "alerts.yml"
 SCRAPED_EVERY = 0.5
@@ -43,7 +44,7 @@ def test_promtool_accepts_the_rules() -> None:
         [program("promtool"), "check", "rules", RULES], capture_output=True, text=True, check=False
     )
     assert checked.returncode == 0, checked
-    assert "4 rules found" in checked.stdout
+    assert "6 rules found" in checked.stdout
 
 
 class Prometheus:
@@ -169,8 +170,20 @@ def run_job(store: JobStore, datatype: str, day: int, error: str = "") -> None:
         store.stage(key, JobState.COMPLETE, run_id="t", now=now)
 
 
+def hand_out(url: str, *, day: int, now: dt.datetime) -> None:
+    """Hand a job out as a sidecar that reports to Dagster does."""
+    lease = dt.timedelta(hours=5)
+    key = JobKey(bucket=BUCKET, experiment="ndt", datatype="ndt7", date=dt.date(2024, 3, day))
+    with closing(JobStore.open(url, lease=lease, max_attempts=3, observed=True)) as store:
+        store.enqueue([ask_for(key)], now=now)
+        [_] = store.lease(1, now=now)
+
+
 def test_the_alerts_are_right(
-    prometheus: Prometheus, sidecar: SidecarProcess, store: JobStore
+    prometheus: Prometheus,
+    sidecar: SidecarProcess,
+    store: JobStore,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     failed = 'sum(gardener_jobs_total{status!="success"})'
     completed = "sum(gardener_completed_total)"
@@ -203,10 +216,28 @@ def test_the_alerts_are_right(
     assert set(prometheus.firing()) == {"GardenerMissing", "GardenerJobsFail"}
 
     sidecar.config = CONFIG.format(other="hopannotation2")
+    monkeypatch.setenv("GARDENER_DAGSTER_URL", f"http://127.0.0.1:{free_port()}")  # nobody there
     sidecar.start()
     until(lambda: prometheus.value("up") == 1, UNSEEN)
-    assert prometheus.firing() == {
+    firing = {
         "GardenerJobsFail": ["ndt7"],  # a restart has neither forgotten nor repeated them
         "GardenerDatatypeNotConfigured": ["annotation2"],
         "GardenerNoDailySuccess": ["hopannotation2"],
     }
+    assert prometheus.firing() == firing
+
+    hand_out(sidecar.url, day=6, now=dt.datetime.now(dt.UTC) - dt.timedelta(hours=1))
+    until(lambda: prometheus.value("gardener_outbox_pending") == 1, UNSEEN)
+    assert prometheus.firing() == firing | {"GardenerObservationsWait": [""]}
+
+    finding = Finding(audit="rows_of_previous", description="7 rows, 10 before")
+    key = JobKey(bucket=BUCKET, experiment="ndt", datatype="ndt7", date=dt.date(2024, 3, 1))
+    now = dt.datetime.now(dt.UTC)
+    number = store.held.record(
+        key, "raw_ndt.ndt7", [finding], staged="load 1", job=1, run_id="r", now=now
+    )
+    until(lambda: prometheus.value("sum(gardener_held_partitions)") == 1, UNSEEN)
+    assert prometheus.firing()["GardenerPartitionHeld"] == ["ndt7"]
+    store.held.decide(number, Decision.REJECT, by="ada", now=now)
+    until(lambda: prometheus.value("sum(gardener_held_partitions)") == 0, UNSEEN)
+    assert "GardenerPartitionHeld" not in prometheus.firing()

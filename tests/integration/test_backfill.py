@@ -2,19 +2,11 @@
 
 import datetime as dt
 
-import dagster as dg
 import pytest
-from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionResolvedStatus
-from dagster._core.storage.asset_check_state import AssetCheckState
-from dagster_instance import instance_at
 from stack_client import StackClient
-from waiting import until
 
-from gardener_api.jobs import JobState
-from gardener_dagster.kept_states import KeptStates, folder_of
-from gardener_dagster.partitions import daily_partitions
-from gardener_dagster.planning import job_key
-from gardener_dagster.status_daemon import INTERVAL
+from gardener_api.jobs.job import JobState
+from gardener_dagster.planning.due_tables import job_key
 
 GOOD = [dt.date(2024, 3, day) for day in (1, 2)]
 BAD = dt.date(2024, 5, 2)
@@ -77,22 +69,3 @@ def test_each_date_was_parsed_and_loaded_once(stack: StackClient) -> None:
             assert (job.state, job.id) == (JobState.COMPLETE, str(job.key))
             loads = [o for o in stack.store.tables.operations(job.key) if o.operation == "load"]
             assert [load.objects for load in loads] == [job.archives]
-
-
-@pytest.mark.usefixtures("backfills")
-def test_states_of_checks_are_kept_before_anybody_looks(stack: StackClient) -> None:
-    key = dg.AssetCheckKey(dg.AssetKey(["raw_ndt", "ndt7"]), "unique_keys")
-    partitions = daily_partitions(stack.config.start_date)
-    wanted = {day.isoformat() for day in [*GOOD, *BESIDE_BAD]}
-    with instance_at(stack.settings.home / "dagster") as instance:
-
-        def are_kept() -> bool:
-            kept = KeptStates().read(instance, folder_of(instance), [(key, partitions)])
-            return key in kept and wanted <= passed(kept[key])
-
-        until(are_kept, "no daemon looks at them", 2 * INTERVAL.total_seconds())
-
-
-def passed(state: AssetCheckState) -> set[str]:
-    subset = state.subsets[AssetCheckExecutionResolvedStatus.SUCCEEDED]
-    return set(subset.subset_value.get_partition_keys())

@@ -10,16 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from dagster_instance import instance_at
 from dagster_ui import DagsterUI
 from renewing import renewing
 from stack_client import StackClient
 from waiting import until
 
 from gardener_api.client import JobsClient
-from gardener_api.jobs import Job, JobState
-from gardener_dagster.local.samples import make_samples
-from gardener_dagster.local.upload import upload_archives
-from gardener_dagster.planning import job_key
+from gardener_api.jobs.job import Job, JobState
+from gardener_dagster.automation.sensor_inputs.dagster_runs import AUTO_RETRY_TAG
+from gardener_dagster.local.demo.upload import upload_archives
+from gardener_dagster.local.samples.archives import make_samples
+from gardener_dagster.planning.due_tables import job_key
 
 HELD, NOT_HELD, KILLED, TOO_LATE, BAD = (dt.date(2024, 2, day) for day in (1, 2, 5, 8, 11))
 WANTED = [
@@ -35,8 +37,8 @@ class Lost:
     """What was seen on the way."""
 
     killed: str  # a run
-    resumed: str  # its re-execution, while its jobs are queued
-    too_late: str  # that of another run that was killed, when its job is complete
+    resumed: str  # Dagster's retry of it, while its jobs are queued
+    too_late: str  # the re-execution of another run that was killed, when its job is complete
     failed: str  # the run of a date that no parser can read
     at_cancel: dict[dt.date, Job]  # of annotation2
     given_up: Job  # the one that a parser held, when it gave it up
@@ -80,7 +82,8 @@ def lost(stack: StackClient, tmp_path_factory: pytest.TempPathFactory) -> Lost:
             runs.kill(run)
         for run in (killed, killed_too):
             until(lambda r=run: runs.status(r) == "FAILURE", "nobody noticed that it was killed")  # type: ignore[misc]
-        resumed = runs.re_execute(killed)
+        until(lambda: retry_of(stack, killed), "it is not retried")
+        resumed = retry_of(stack, killed)
         until(lambda: runs.status(resumed) == "STARTED", "it was not started again")
         for name in ("sidecar", "daemon"):
             restart(stack, name)
@@ -116,6 +119,13 @@ def job(stack: StackClient, datatype: str, date: dt.date) -> Job:
     return found
 
 
+def retry_of(stack: StackClient, run_id: str) -> str:
+    """The run that Dagster started in place of one that was lost; empty: none yet."""
+    with instance_at(stack.settings.home / "dagster") as instance:
+        run = instance.get_run_by_id(run_id)
+        return run.tags.get(AUTO_RETRY_TAG, "") if run else ""
+
+
 def restart(stack: StackClient, name: str) -> None:
     """Kill a part, and start it again."""
     part = stack.processes.part(name)
@@ -142,7 +152,7 @@ def test_what_a_parser_then_gives_up_is_not_handed_out_again(
     assert job(stack, "annotation2", HELD) == lost.given_up
 
 
-def test_a_run_that_was_killed_leaves_its_jobs_to_its_re_execution(
+def test_a_run_that_was_killed_leaves_its_jobs_to_its_retry(
     stack: StackClient, lost: Lost, runs: DagsterUI
 ) -> None:
     assert runs.status(lost.killed) == "FAILURE"

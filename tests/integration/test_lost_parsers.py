@@ -13,11 +13,11 @@ from gate import Gate, gate
 from stack_client import StackClient
 from waiting import until
 
-from gardener_api.jobs import LEASE_EXPIRED, Job, JobKey, JobState
-from gardener_dagster.local.processes import Part, Processes
-from gardener_dagster.local.samples import make_samples
-from gardener_dagster.local.upload import upload_archives
-from gardener_dagster.planning import job_key
+from gardener_api.jobs.job import LEASE_EXPIRED, Job, JobKey, JobState
+from gardener_dagster.local.demo.upload import upload_archives
+from gardener_dagster.local.samples.archives import make_samples
+from gardener_dagster.local.stack.processes import Part, Processes
+from gardener_dagster.planning.due_tables import job_key
 
 AFTER_NEXT, IN_THE_MIDDLE, COMES_BACK = (dt.date(2024, 6, day) for day in (1, 3, 5))
 DATES = (AFTER_NEXT, IN_THE_MIDDLE, COMES_BACK)
@@ -50,7 +50,7 @@ def parser(stack: StackClient, number: int, storage: Gate) -> Part:
     return Part(
         name=f"parser {number}",
         command=[
-            sys.executable, "-m", "gardener_dagster.cli", "worker",
+            sys.executable, "-m", "gardener_dagster.cli.main", "worker",
             "--api", stack.settings.jobs_url, "--poll", "0.1",
         ],
         environment=environment,

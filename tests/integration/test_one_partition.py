@@ -3,7 +3,7 @@ import itertools
 
 from stack_client import StackClient
 
-from gardener_dagster.planning import job_key
+from gardener_dagster.planning.due_tables import job_key
 
 CHAIN = [["tmp_ndt", "annotation2"], ["raw_ndt", "annotation2"]]
 

@@ -14,7 +14,7 @@ from filled import FILLED_NOW, fill, filled_config
 from playwright.sync_api import Browser, Page, sync_playwright
 from served import Site, served
 
-from gardener_api.store import JobStore
+from gardener_api.store.store import JobStore
 
 JOBS = 200_000
 SECONDS = 30.0

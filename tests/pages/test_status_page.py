@@ -11,13 +11,13 @@ from filled import FILLED_NOW
 from playwright.sync_api import Page, Route, expect
 from served import Site
 
-from gardener_api.jobs import JobState
+from gardener_api.jobs.job import JobState
 from gardener_api.links import Links
-from gardener_api.store import JobStore
+from gardener_api.store.store import JobStore
 
 NewPage = Callable[..., Page]
 YESTERDAY = FILLED_NOW.date() - dt.timedelta(days=1)
-PAGES = ("/", "/jobs", "/jobs?state=failed", "/sources", "/jobs?text=nowhere")
+PAGES = ("/", "/jobs", "/jobs?state=failed", "/sources", "/sources/ndt/ndt7", "/jobs?text=nowhere")
 OVERFLOWING = """() => {
   const inside = (e) => { for (let p = e.parentElement; p; p = p.parentElement)
     if (getComputedStyle(p).overflowX !== 'visible') return true; return false; };
@@ -183,7 +183,7 @@ def test_a_jobs_page(new_page: NewPage, store: JobStore) -> None:
         "load", "dedup", "copy", "delete",
     ]  # fmt: skip
     expect(operations.nth(1)).to_contain_text("4,321.5")
-    run = page.get_by_role("link", name=job.run_id)
+    run = page.locator("dl").get_by_role("link", name=job.run_id)
     links = Links(dagster_url="http://dagster.example:3000")
     assert run.get_attribute("href") == links.run(job.run_id)
     page.get_by_role("link", name="JSON").click()

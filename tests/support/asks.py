@@ -3,7 +3,7 @@
 import datetime as dt
 from typing import Any
 
-from gardener_api.jobs import Ask, JobKey, Priority
+from gardener_api.jobs.job import Ask, JobKey, Priority
 
 
 def make_key(date: dt.date, datatype: str = "ndt7") -> JobKey:
@@ -23,10 +23,11 @@ def ask_for(key: JobKey, **changed: Any) -> Ask:
         key: What is asked for.
         **changed: Fields of ``Ask`` that are to be different.
     """
+    requester = str(changed.get("requester", "run:a"))
     values: dict[str, Any] = {
         "key": key,
-        "requester": "run:a",
-        "run_id": "a",
+        "requester": requester,
+        "run_id": requester.removeprefix("run:"),
         "backfill_id": None,
         "covers_tables": False,
         "priority": Priority.BACKFILL,

@@ -80,6 +80,10 @@ _REPOSITORY = {"repositoryName": "__repository__", "repositoryLocationName": "ga
 _OFF_SECONDS = 60.0
 
 
+class CodeServerUnreachable(Exception):
+    """The webserver does not reach the code server, now."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class DagsterUI:
     """The webserver's buttons and pages.
@@ -92,11 +96,17 @@ class DagsterUI:
 
     # -- runs
 
-    def launch(self, assets: Sequence[Sequence[str]], first: dt.date, last: dt.date) -> str:
+    def launch(
+        self,
+        assets: Sequence[Sequence[str]],
+        first: dt.date,
+        last: dt.date,
+        tags: Mapping[str, str] | None = None,
+    ) -> str:
         """Materialize the assets of these dates in one run; its ID."""
         ends = {"start": first.isoformat(), "end": last.isoformat()}
-        tags = {f"dagster/asset_partition_range_{end}": day for end, day in ends.items()}
-        return self._launch(assets, tags)
+        dates = {f"dagster/asset_partition_range_{end}": day for end, day in ends.items()}
+        return self._launch(assets, dates | dict(tags or {}))
 
     def re_execute(self, run_id: str) -> str:
         """*Re-execute from failure*; the ID of the new run."""
@@ -104,9 +114,14 @@ class DagsterUI:
 
     def terminate(self, run_id: str, *, force: bool = False) -> None:
         """*Terminate*; with *Force termination* it is over for Dagster, which tells no process."""
+        answer = self.ask_to_terminate(run_id, force=force)
+        assert answer == "TerminateRunSuccess", answer
+
+    def ask_to_terminate(self, run_id: str, *, force: bool = False) -> str:
+        """Return what Dagster answers to *Terminate*."""
         policy = "MARK_AS_CANCELED_IMMEDIATELY" if force else "SAFE_TERMINATE"
         answer = self._ask(_TERMINATE, {"run": run_id, "policy": policy})["terminateRun"]
-        assert answer["__typename"] == "TerminateRunSuccess"
+        return str(answer["__typename"])
 
     def kill(self, run_id: str) -> None:
         """End its process as an out-of-memory kill would."""
@@ -185,6 +200,8 @@ class DagsterUI:
 
     def _started(self, mutation: str, params: dict[str, Any]) -> str:
         [answer] = self._ask(mutation, {"params": params}).values()
+        if "DagsterUserCodeUnreachableError" in answer.get("message", ""):
+            raise CodeServerUnreachable
         assert answer["__typename"] == "LaunchRunSuccess", answer
         return str(answer["run"]["runId"])
 

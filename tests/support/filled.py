@@ -12,10 +12,10 @@ from typing import Any
 
 from sqlalchemy import Connection, String, cast, insert, literal, select
 
-from gardener_api import schema
 from gardener_api.config import GardenerConfig
-from gardener_api.database import open_engine, writing
-from gardener_api.jobs import LEASE_EXPIRED, PARSE_ERROR, PARSING_STATES, JobKey, JobState
+from gardener_api.jobs.job import LEASE_EXPIRED, PARSE_ERROR, PARSING_STATES, JobKey, JobState
+from gardener_api.store import schema
+from gardener_api.store.engine import open_engine, writing
 
 FILLED_NOW = dt.datetime(2024, 3, 31, 14, 0, tzinfo=dt.UTC)
 """The time at which the store is as it is."""
@@ -33,8 +33,8 @@ _PARSERS = [f"10.0.0.{n}" for n in range(2, 14)]
 _NO_FIELD = (
     "load {tmp}.{datatype}${date:%Y%m%d}: gs://etl-mlab-local/{datatype}/{n}.tgz.jsonl has the"
     " field raw.X{n}, which the table has not [invalid]. BigQuery job gardener_load_{n}. What to"
-    " do: add the field to gardener_dagster/schemas/{datatype}.json, or have the parser drop it;"
-    " then re-execute the run from its failure."
+    " do: add the field to gardener_dagster/warehouse/schemas/{datatype}.json, or have the parser"
+    " drop it; then re-execute the run from its failure."
 )
 _LEASE = (
     "lease ended: parser 10.0.0.{n} was silent for more than 5:00:00 in attempt 3 of 3; its last"

@@ -9,8 +9,8 @@ from pathlib import Path
 from dagster import DagsterInstance
 from sqlalchemy import Connection, func, select
 
-from gardener_api import schema
-from gardener_dagster.graph import TABLES_TAG
+from gardener_api.store import schema
+from gardener_dagster.assets.keys import TABLES_TAG
 
 _COLOUR = re.compile(r"\x1b\[\d*m")
 _LOGGED = re.compile(r"^(\S+ \S+ [+-]\d{4}) - dagster\.daemon\.(\w+) - \w+ - (.*)$")

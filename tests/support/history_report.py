@@ -9,7 +9,6 @@ from pathlib import Path
 
 from costs import Cost
 from dagster import DagsterInstance
-from floors import Floor
 from history_facts import (
     Counts,
     Life,
@@ -19,12 +18,12 @@ from history_facts import (
     run_ends,
     sensor_ticks,
 )
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
 from gardener_api.config import GardenerConfig
-from gardener_dagster.daily import newest_due
+from gardener_dagster.planning.daily import newest_due
 
-OURS = ("daemon", "code server", "runs", "sidecar", "webserver")
+OURS = ("daemon", "code server", "runs", "sidecar", "webserver", "postgresql")
 
 
 @dataclass
@@ -49,11 +48,12 @@ class History:
     backfill: str = ""
 
 
-def report(history: History, floor: Floor, costs: Mapping[str, Cost]) -> None:
+def report(history: History, costs: Mapping[str, Cost]) -> None:
     """All tables."""
     thirds = by_work(history.marks)
-    show_cost(history, thirds, floor)
+    show_cost(history, thirds)
     show_memory(costs)
+    show_connections(history)
     show_ticks(history)
     with history.engine.begin() as connection:
         found = list(lives(connection))
@@ -69,9 +69,9 @@ def by_work(marks: Sequence[Mark]) -> list[tuple[Mark, Mark]]:
     return list(zip(cuts, [*cuts[1:], marks[-1]], strict=True))
 
 
-def show_cost(history: History, thirds: Sequence[tuple[Mark, Mark]], floor: Floor) -> None:
+def show_cost(history: History, thirds: Sequence[tuple[Mark, Mark]]) -> None:
     """Partitions an hour and CPU-seconds a partition: in all, and for each third of the work."""
-    show(["work", "runs", "raw", "joined", "minutes", "raw/hour", *OURS, "all", "floor", "ratio"])
+    show(["work", "runs", "raw", "joined", "minutes", "raw/hour", *OURS, "all"])
     ended = sorted(run_ends(history.instance))
     whole = (history.marks[0], history.marks[-1])
     for name, (begin, end) in zip(
@@ -81,8 +81,7 @@ def show_cost(history: History, thirds: Sequence[tuple[Mark, Mark]], floor: Floo
         raw = end.counts.raw - begin.counts.raw
         joins = end.counts.joined - begin.counts.joined
         runs = bisect(ended, end.at) - bisect(ended, begin.at)
-        each = [(end.cpu[part] - begin.cpu[part]) / raw for part in OURS]
-        least = floor.of(runs=runs, raw=raw, joined=joins) / raw
+        each = [(end.cpu.get(part, 0) - begin.cpu.get(part, 0)) / raw for part in OURS]
         show(
             [
                 name,
@@ -92,13 +91,9 @@ def show_cost(history: History, thirds: Sequence[tuple[Mark, Mark]], floor: Floo
                 f"{hours * 60:.1f}",
                 f"{raw / hours:,.0f}",
             ]
-            + [f"{seconds:.3f}" for seconds in (*each, sum(each), least)]
-            + [f"{sum(each) / least:.2f}"]
+            + [f"{seconds:.3f}" for seconds in (*each, sum(each))]
         )
-    print(
-        "CPU-seconds a raw partition, with its join. The floor: the same runs, each a fresh process"
-        "\nthat imports the same modules and runs the same steps; nothing for the other parts\n"
-    )
+    print("CPU-seconds a raw partition, with its join\n")
 
 
 def show_memory(costs: Mapping[str, Cost]) -> None:
@@ -108,6 +103,16 @@ def show_memory(costs: Mapping[str, Cost]) -> None:
         children = (f"{cost.child_peak:.0f}", str(cost.children_at_once))
         show([name, f"{cost.peak:.0f}", *(children if cost.children_at_once else ("-", "-"))])
     print("MB: of the process, of the largest it started; how many of those at once\n")
+
+
+def show_connections(history: History) -> None:
+    """How many connections PostgreSQL has taken."""
+    if history.engine.dialect.name != "postgresql":
+        return
+    query = "SELECT sessions FROM pg_stat_database WHERE datname = current_database()"
+    with history.engine.begin() as connection:
+        sessions = connection.execute(text(query)).scalar_one()
+    print(f"connections to PostgreSQL: {sessions:,}\n")
 
 
 def show_ticks(history: History) -> None:

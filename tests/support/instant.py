@@ -115,7 +115,7 @@ class BigQuery:
         return JSONResponse(answer | {"jobReference": self.jobs[job_id]["jobReference"]})
 
     def _answer(self, query: dict[str, Any]) -> dict[str, Any] | None:
-        """What the queries in ``gardener_dagster/sql`` return of partitions without duplicates."""
+        """What the queries in ``warehouse/sql`` return of partitions without duplicates."""
         sql = query["query"]
         values = {
             p["name"]: p["parameterValue"]["value"].replace("-", "")

@@ -1,10 +1,12 @@
 """A real PostgreSQL server for tests that want one; skips, with the reason, where it is missing."""
 
 import contextlib
+import itertools
 import os
 import pwd
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -14,6 +16,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from sqlalchemy import make_url
 
 START_SECONDS = 60.0
 
@@ -27,6 +30,29 @@ def postgresql(*settings: str) -> Iterator[str]:
     """
     with postgresql_server(*settings) as server:
         yield server.url
+
+
+def free_port() -> int:
+    """A port for a server that is to be reached over TCP (``port=``, ``listen_addresses=``)."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+@contextlib.contextmanager
+def empty_database(server: str) -> Iterator[str]:
+    """A database of a server for one test; the URL of it.
+
+    Args:
+        server: The URL of another database of the server.
+    """
+    name = f"test_{next(_databases)}"
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+        yield make_url(server).set(database=name).render_as_string(hide_password=False)
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+_databases = itertools.count(1)
 
 
 @contextlib.contextmanager
@@ -71,12 +97,20 @@ class Server:
 
     @property
     def url(self) -> str:
-        """Of its database."""
-        return f"postgresql://gardener@/postgres?host={self.folder}"
+        """Of its database, by its socket."""
+        ports = [s.removeprefix("port=") for s in self.settings if s.startswith("port=")]
+        port = f"&port={ports[-1]}" if ports else ""
+        return f"postgresql://gardener@/postgres?host={self.folder}{port}"
+
+    @property
+    def pid(self) -> int:
+        """Of its first process; those of connections are its children."""
+        assert self._process is not None
+        return self._process.pid
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
-        settings = ("listen_addresses=", *self.settings)
+        settings = ("listen_addresses=", *self.settings)  # a later one of a name counts
         options = [word for setting in settings for word in ("-c", setting)]
         data = self.folder / "data"
         command: list[str | Path] = [

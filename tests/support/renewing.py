@@ -5,8 +5,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from gardener_api.calls import Heartbeat
-from gardener_api.store import JobStore
+from gardener_api.jobs.parser_calls import Heartbeat
+from gardener_api.store.store import JobStore
 
 _SECONDS = 1.0
 

@@ -5,8 +5,8 @@ import datetime as dt
 from starlette.testclient import TestClient
 
 from gardener_api.config import GardenerConfig
-from gardener_api.metrics import create_metrics_app
-from gardener_api.store import JobStore
+from gardener_api.server.metrics import create_metrics_app
+from gardener_api.store.store import JobStore
 
 
 def scraped(config: GardenerConfig, store: JobStore, *, now: dt.datetime) -> str:

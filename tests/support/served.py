@@ -11,8 +11,8 @@ import uvicorn
 
 from gardener_api.config import GardenerConfig
 from gardener_api.links import Links
-from gardener_api.status import create_status_app
-from gardener_api.store import JobStore
+from gardener_api.status.pages import create_status_app
+from gardener_api.store.store import JobStore
 
 SECONDS = 30.0
 

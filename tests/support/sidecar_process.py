@@ -88,8 +88,8 @@ class SidecarProcess:
         names = ("port", "status-port", "metrics-port")
         ports = [f"--{name}={port}" for name, port in zip(names, self._wanted, strict=True)]
         command = [
-            sys.executable, "-m", "gardener_dagster.cli", "api", *ports, f"--database={self.url}",
-            f"--config={self._config}", *options,
+            sys.executable, "-m", "gardener_dagster.cli.main", "api", *ports,
+            f"--database={self.url}", f"--config={self._config}", *options,
         ]  # fmt: skip
         with self._log.open("wb") as file:
             self._popen = subprocess.Popen(command, stdout=file, stderr=file)

@@ -5,9 +5,9 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from gardener_api.calls import Error, Update
-from gardener_api.jobs import Job, JobState
-from gardener_api.store import JobStore
+from gardener_api.jobs.job import Job, JobState
+from gardener_api.jobs.parser_calls import Error, Update
+from gardener_api.store.store import JobStore
 
 Put = Callable[..., None]
 """Puts an archive of a date into the archive bucket."""

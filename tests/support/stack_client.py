@@ -1,20 +1,20 @@
 """A running stack, as tests see it."""
 
 import datetime as dt
-import time
 from dataclasses import dataclass
 
 import requests
 from google.cloud import bigquery
+from waiting import until
 
 from gardener_api.config import GardenerConfig
-from gardener_api.store import JobStore
-from gardener_dagster.local.dagster_client import DagsterClient
-from gardener_dagster.local.processes import Processes
-from gardener_dagster.local.samples import Expected
-from gardener_dagster.local.stack import StackSettings
+from gardener_api.store.store import JobStore
+from gardener_dagster.dagster_client import UNFINISHED, DagsterClient
+from gardener_dagster.local.samples.archives import Expected
+from gardener_dagster.local.stack.parts import StackSettings
+from gardener_dagster.local.stack.processes import Processes
 
-BACKFILL_SECONDS = 230
+BACKFILL_SECONDS = 800
 
 _PARTITIONS = """
 query Partitions($key: AssetKeyInput!) {
@@ -26,6 +26,19 @@ query Partitions($key: AssetKeyInput!) {
     }
   }
 }"""
+
+
+def wait_for_backfill(
+    dagster: DagsterClient, processes: Processes, backfill_id: str, seconds: float
+) -> str:
+    """Return the status of a backfill when it has ended."""
+
+    def has_ended() -> bool:
+        processes.check()
+        return dagster.backfill_status(backfill_id) not in UNFINISHED
+
+    until(has_ended, f"backfill {backfill_id} has not ended", seconds, pause=0.5)
+    return dagster.backfill_status(backfill_id)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,14 +55,7 @@ class StackClient:
 
     def wait_for_backfill(self, backfill_id: str) -> str:
         """Its status when it has ended."""
-        deadline = time.monotonic() + BACKFILL_SECONDS
-        while time.monotonic() < deadline:
-            self.processes.check()
-            status = self.dagster.backfill_status(backfill_id)
-            if status not in ("REQUESTED", "CANCELING", "FAILING"):
-                return status
-            time.sleep(0.5)
-        raise TimeoutError(f"backfill {backfill_id} is still {status}")
+        return wait_for_backfill(self.dagster, self.processes, backfill_id, BACKFILL_SECONDS)
 
     def materialized(self, *path: str) -> dict[str, str]:
         """Status of each partition that Dagster knows something of, by its key."""

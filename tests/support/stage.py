@@ -20,22 +20,17 @@ from witness import Witness, scraping, web_hook
 
 from gardener_api.client import JobsClient
 from gardener_api.config import GardenerConfig, load_config
-from gardener_api.jobs import ENDED, Job, JobState
-from gardener_api.store import JobStore
-from gardener_dagster.graph import JOB_TAG
+from gardener_api.jobs.job import ENDED, Job, JobState
+from gardener_api.store.store import JobStore
+from gardener_dagster.assets.keys import JOB_TAG
 from gardener_dagster.local.clients import storage_client
+from gardener_dagster.local.demo.upload import upload_archives
 from gardener_dagster.local.parser.outputs import ArchiveParser
-from gardener_dagster.local.processes import Part, Processes
-from gardener_dagster.local.samples import make_samples
-from gardener_dagster.local.stack import (
-    PARSED_BUCKET,
-    PREFERRED_PORTS,
-    StackSettings,
-    choose_ports,
-    running_stack,
-)
-from gardener_dagster.local.upload import upload_archives
-from gardener_dagster.planning import job_key
+from gardener_dagster.local.samples.archives import make_samples
+from gardener_dagster.local.stack.parts import PARSED_BUCKET, StackSettings, running_stack
+from gardener_dagster.local.stack.ports import PREFERRED_PORTS, choose_ports
+from gardener_dagster.local.stack.processes import Part, Processes
+from gardener_dagster.planning.due_tables import job_key
 
 ROOT = Path(__file__).parent.parent.parent
 CONFIG = """
@@ -228,7 +223,7 @@ def staged(
         worker = Part(
             name="worker",
             command=[
-                sys.executable, "-m", "gardener_dagster.cli", "worker",
+                sys.executable, "-m", "gardener_dagster.cli.main", "worker",
                 "--api", settings.jobs_url, "--poll", "0.2",
             ],
             environment=settings.environment,

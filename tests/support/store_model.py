@@ -4,7 +4,7 @@ import datetime as dt
 from dataclasses import dataclass, field
 from typing import Any
 
-from gardener_api.jobs import Job, JobKey
+from gardener_api.jobs.job import Job, JobKey
 
 MAX_ATTEMPTS = 2
 STAGES = ("loading", "deduplicating", "copying", "deleting", "joining")
@@ -13,8 +13,13 @@ ENDED = ("complete", "failed", "withdrawn")
 
 @dataclass
 class Wish:
+    """What a requester wants, as the run wants it that asked last."""
+
+    run_id: str
+    asked: dt.datetime
     reported: bool = False
     withdrawn: bool = False
+    withdrawn_by: str = ""
 
 
 @dataclass

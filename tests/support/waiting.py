@@ -3,17 +3,24 @@
 import time
 from collections.abc import Callable
 
-SECONDS = 200.0
-_PAUSE_SECONDS = 0.1
+SECONDS = 300.0
+PAUSE_SECONDS = 0.1
 
 
-def until(condition: Callable[[], object], what: str, seconds: float = SECONDS) -> None:
+def until(
+    condition: Callable[[], object],
+    what: str,
+    seconds: float = SECONDS,
+    *,
+    pause: float = PAUSE_SECONDS,
+) -> None:
     """Wait until it is so.
 
     Args:
         condition: Looked at again and again.
         what: Is wrong if it never is.
         seconds: To wait at most.
+        pause: Seconds between two looks.
 
     Raises:
         AssertionError: It was not so in time.
@@ -21,4 +28,4 @@ def until(condition: Callable[[], object], what: str, seconds: float = SECONDS) 
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"{what}, after {seconds:.0f} s"
-        time.sleep(_PAUSE_SECONDS)
+        time.sleep(pause)

@@ -20,7 +20,7 @@ from playwright.sync_api import Browser, Error
 from prometheus import program
 from waiting import until
 
-from gardener_dagster.local.stack import StackSettings
+from gardener_dagster.local.stack.parts import StackSettings
 
 WIDTH = 1400
 

@@ -195,6 +195,9 @@ class FaultyAdapter(HTTPAdapter):
             }
             return respond(request, 409, {"error": error})
         path = str(request.path_url).split("?")[0]
+        if jobs and request.method == "GET" and path.endswith("/jobs"):
+            running = "stateFilter=running" in str(request.path_url)
+            return respond(request, 200, {"jobs": list(jobs.values()) if running else []})
         name = path.removesuffix("/cancel").rsplit("/", 1)[-1]
         if name not in jobs:
             return None
@@ -280,9 +283,8 @@ def local_endpoints(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoi
         yield Endpoints(project="gardener-test", bigquery=warehouse, storage=store)
     finally:
         for process in processes:
-            process.terminate()
-        for process in processes:
-            process.wait(timeout=20)
+            process.kill()  # the emulator does not end by SIGTERM while it has connections
+            process.wait()
 
 
 @pytest.fixture(scope="session", params=["local", pytest.param("live", marks=pytest.mark.live)])

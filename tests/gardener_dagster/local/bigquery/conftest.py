@@ -1,7 +1,6 @@
-"""A local BigQuery and a Cloud Storage emulator in this process, and the real clients for both."""
+"""A local BigQuery and a Cloud Storage emulator in this process, with the real clients."""
 
 import datetime as dt
-import gzip
 import itertools
 import json
 import socket
@@ -55,7 +54,7 @@ def client_for(url: str) -> bigquery.Client:
 
 @dataclass
 class Lab:
-    """One test's dataset and bucket, and short ways to use them."""
+    """One test's dataset and bucket, and shortcuts to use them."""
 
     client: bigquery.Client
     url: str
@@ -71,8 +70,8 @@ class Lab:
         day: str = "date",
         required: bool = True,
         **properties: Any,
-    ) -> str:
-        """Makes a table, by day if `day` names a column; returns `dataset.name`."""
+    ) -> None:
+        """Make a table, partitioned by the column `day` if it is not empty."""
         table = bigquery.Table(
             f"{PROJECT}.{self.dataset}.{name}",
             schema=[bigquery.SchemaField.from_api_repr(one) for one in fields],
@@ -83,21 +82,19 @@ class Lab:
         for key, value in properties.items():
             setattr(table, key, value)
         self.client.create_table(table)
-        return f"{self.dataset}.{name}"
 
     def ref(self, name: str) -> str:
         return f"{PROJECT}.{self.dataset}.{name}"
 
-    def put(self, name: str, content: str | bytes | Sequence[Row], *, packed: bool = False) -> str:
-        """An object of JSON lines, or of just that content; returns its URI."""
-        if not isinstance(content, str | bytes):
+    def put(self, name: str, content: str | Sequence[Row]) -> str:
+        """Write an object with a text or with rows as JSON lines; return its URI."""
+        if not isinstance(content, str):
             content = "".join(json.dumps(row) + "\n" for row in content)
-        data = content.encode() if isinstance(content, str) else content
-        self.bucket.blob(name).upload_from_string(gzip.compress(data) if packed else data)
+        self.bucket.blob(name).upload_from_string(content)
         return f"gs://{self.bucket.name}/{name}"
 
     def load(self, uris: str | Sequence[str], destination: str, **options: Any) -> bigquery.LoadJob:
-        """A load job that has ended well."""
+        """Run a load job to its successful end."""
         job = self.begin_load(uris, destination, **options)
         job.result()
         return job
@@ -105,16 +102,16 @@ class Lab:
     def begin_load(
         self, uris: str | Sequence[str], destination: str, **options: Any
     ) -> bigquery.LoadJob:
+        options = {"write_disposition": "WRITE_TRUNCATE"} | options
         config = bigquery.LoadJobConfig(source_format="NEWLINE_DELIMITED_JSON", **options)
         return self.client.load_table_from_uri(uris, self.ref(destination), job_config=config)
 
     def fill(self, destination: str, rows: Sequence[Row], **options: Any) -> bigquery.LoadJob:
-        """Rows into a table or partition, which they replace."""
-        options = {"write_disposition": "WRITE_TRUNCATE"} | options
+        """Replace the rows of a table or partition."""
         return self.load(self.put(f"{next(self.numbers)}.jsonl", rows), destination, **options)
 
     def query(self, sql: str, *parameters: Any, **options: Any) -> list[dict[str, Any]]:
-        """The rows of a query; `{t}` and the like are tables of the dataset."""
+        """Return the rows of a query; tables of the dataset need no qualification."""
         return [dict(row.items()) for row in self.job(sql, *parameters, **options).result()]
 
     def job(self, sql: str, *parameters: Any, **options: Any) -> bigquery.QueryJob:
@@ -125,17 +122,11 @@ class Lab:
         )
         return self.client.query(sql, job_config=config)
 
-    def value(self, sql: str, *parameters: Any, **options: Any) -> Any:
-        """The one value of a query."""
-        [row] = self.query(sql, *parameters, **options)
-        [value] = row.values()
-        return value
-
     def rows(self, name: str, where: str = "date IS NOT NULL") -> list[dict[str, Any]]:
         return self.query(f"SELECT * FROM {name} WHERE {where} ORDER BY id")  # noqa: S608
 
     def fault(self, **fault: Any) -> None:
-        """Makes something go wrong."""
+        """Inject a fault."""
         requests.post(f"{self.url}/faults", json=[fault], timeout=10).raise_for_status()
 
 
@@ -190,7 +181,7 @@ def lab(
 
 
 class Clock:
-    """A time that a test moves."""
+    """A clock that a test sets."""
 
     def __init__(self) -> None:
         self.now = dt.datetime(2024, 3, 2, 12, tzinfo=dt.UTC)
@@ -208,7 +199,7 @@ def clock() -> Clock:
 def clocked(
     tmp_path: Path, storage_url: str, storage: Any, clock: Clock, numbers: Iterator[int]
 ) -> Iterator[Lab]:
-    """A lab on a server of its own, whose time is the clock's."""
+    """A lab on a server of its own, with the test's clock."""
     with (
         running_server(tmp_path / "data", now=clock, storage_url=storage_url) as url,
         client_for(url) as client,
@@ -225,7 +216,7 @@ def connect() -> Callable[[str], bigquery.Client]:
 
 @pytest.fixture
 def row() -> Callable[..., Row]:
-    """A row as a parser writes it."""
+    """Make a row as a parser writes it."""
 
     def make(id: str | None, date: str = DAY, **more: Any) -> Row:
         time = f"{date}T01:02:03.123456789Z"

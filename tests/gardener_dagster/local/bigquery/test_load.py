@@ -1,13 +1,11 @@
 """Load jobs, through the client and a Cloud Storage emulator."""
 
 import datetime as dt
-import io
 import json
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from google.api_core.exceptions import BadRequest, GoogleAPICallError, NotFound
+from google.api_core.exceptions import BadRequest, NotFound
 from google.cloud import bigquery
 
 if TYPE_CHECKING:
@@ -25,30 +23,15 @@ def test_keys_of_any_case_fill_their_columns(lab: "Lab", row: Any) -> None:
         [row("a", N=1, Items=[{"P": 1, "Q": "x"}, {"p": 2}], TAGS=["u", "v"]), row("b", n="2")],
     )
     time = dt.datetime(2024, 3, 1, 1, 2, 3, 123456, tzinfo=dt.UTC)
+    both = {"date": dt.date(2024, 3, 1), "parser": {"Version": "v1", "Time": time}}
+    items = [{"p": 1, "q": "x"}, {"p": 2, "q": None}]
     assert lab.rows("t") == [
-        {
-            "id": "a",
-            "date": dt.date(2024, 3, 1),
-            "n": 1,
-            "parser": {"Version": "v1", "Time": time},
-            "items": [{"p": 1, "q": "x"}, {"p": 2, "q": None}],
-            "tags": ["u", "v"],
-        },
-        {
-            "id": "b",
-            "date": dt.date(2024, 3, 1),
-            "n": 2,
-            "parser": {"Version": "v1", "Time": time},
-            "items": [],
-            "tags": [],
-        },
+        both | {"id": "a", "n": 1, "items": items, "tags": ["u", "v"]},
+        both | {"id": "b", "n": 2, "items": [], "tags": []},
     ]
-    assert (job.output_rows, job.input_files, job.input_file_bytes) == (2, 1, _size(lab, "0.jsonl"))
+    size = lab.bucket.get_blob("0.jsonl").size
+    assert (job.output_rows, job.input_files, job.input_file_bytes) == (2, 1, size)
     assert job.output_bytes == lab.client.get_table(f"{lab.dataset}.t$20240301").num_bytes
-
-
-def _size(lab: "Lab", name: str) -> int:
-    return int(lab.bucket.get_blob(name).size)
 
 
 def test_a_load_replaces_its_partition_and_no_other(lab: "Lab", row: Any) -> None:
@@ -89,7 +72,7 @@ def test_an_unknown_field_is_named_with_its_object(lab: "Lab", row: Any) -> None
     assert lab.rows("t") == []
 
 
-def test_unknown_fields_are_left_out_where_the_job_says_so(lab: "Lab", row: Any) -> None:
+def test_unknown_fields_are_ignored_where_the_job_says_so(lab: "Lab", row: Any) -> None:
     lab.table()
     rows = [row("a", extra={"deep": [1]}, items=[{"p": 1, "z": 2}]), row("b")]
     lab.fill("t$20240301", rows, ignore_unknown_values=True)
@@ -100,36 +83,36 @@ def test_unknown_fields_are_left_out_where_the_job_says_so(lab: "Lab", row: Any)
     ("line", "said"),
     [
         ('{"id": "a"', "Parser terminated before end of string"),
-        ('{"id": "a}', "Closing quote expected in string"),
-        ('{"id": "a" "n": 1}', "Expected , or } after key:value pair"),
         ('{"id": "a"} {"id": "b"}', "Parser terminated before end of string"),
         ("[1]", "Value encountered without start of object"),
-        ("null", "Value encountered without start of object"),
-        (
-            '{"n": "x"}',
-            "Could not convert value 'string_value: \"x\"' to integer. Field: n; Value: x",
-        ),
-        ('{"n": 1.5}', "Could not convert value 'double_value: 1.5' to integer. Field: n"),
+        ('{"n": "x"}', "Could not convert value 'x' to integer. Field: n; Value: x"),
+        ('{"n": 1.5}', "Could not convert value '1.5' to integer. Field: n"),
         ('{"n": 9223372036854775808}', "to integer. Field: n; Value: 9223372036854775808"),
-        ('{"n": true}', "Could not convert value 'bool_value: true' to integer"),
+        ('{"n": true}', "Could not convert value 'true' to integer"),
         ('{"n": [1]}', "Array specified for non-repeated field: n."),
         ('{"n": {"x": 1}}', "JSON object specified for non-record field: n"),
-        ('{"date": "2024-13-01"}', "Could not convert value to date: Invalid date: '2024-13-01'"),
-        ('{"date": "yesterday"}', "Could not convert value to date"),
-        ('{"parser": {"Time": "x"}}', "Could not parse 'x' as a timestamp"),
+        ('{"date": "2024-13-01"}', "Could not convert value '2024-13-01' to date. Field: date"),
+        ('{"parser": {"Time": "x"}}', "Could not convert value 'x' to timestamp"),
+        # D38: in UTC they are beyond the years 1 to 9999.
+        (
+            '{"parser": {"Time": "0001-01-01T00:00:00+05:00"}}',
+            "'0001-01-01T00:00:00+05:00' to time",
+        ),
+        ('{"parser": {"Time": "9999-12-31T23:59:59.5-01:00"}}', "'9999-12-31T23:59:59.5-01:00' to"),
+        ('{"parser": {"Time": "0000-12-31 00:00:00"}}', "'0000-12-31 00:00:00' to timestamp"),
+        ('{"parser": {"Time": -62135596801}}', "'-62135596801' to timestamp"),
+        ('{"date": "0000-12-31"}', "'0000-12-31' to date"),
         ('{"parser": "x"}', "Expected a JSON object. Field: parser; Value: x"),
         ('{"tags": "x"}', "Repeated field must be imported as a JSON array. Field: tags."),
         ('{"tags": ["x", null]}', "Only optional fields can be set to NULL. Field: tags"),
         ('{"items": [{"p": 1}, {"p": "z"}]}', "to integer. Field: items.p; Value: z"),
     ],
 )
-def test_what_is_wrong_with_a_row_is_said_as_bigquery_says_it(
-    lab: "Lab", line: str, said: str
-) -> None:
+def test_an_invalid_row_is_named_with_its_position(lab: "Lab", line: str, said: str) -> None:
     lab.table()
     first = '{"id": "good", "date": "2024-03-01"}\n'
     uri = lab.put("bad.jsonl", first + line + "\n" + first)
-    job = lab.begin_load(uri, "t")
+    job = lab.begin_load(uri, "t$20240301")
     with pytest.raises(BadRequest):
         job.result()
     [detail] = [m for m in messages(job) if "JSON parsing error in row" in m]
@@ -139,59 +122,35 @@ def test_what_is_wrong_with_a_row_is_said_as_bigquery_says_it(
     assert lab.rows("t") == []
 
 
-def test_bad_rows_are_left_out_up_to_a_number(lab: "Lab", row: Any) -> None:
-    lab.table()
-    lines = [json.dumps(row("a")), "{", json.dumps(row("b", n="x")), json.dumps(row("c"))]
-    uri = lab.put("bad.jsonl", "\n".join(lines))
-    job = lab.load(uri, "t$20240301", max_bad_records=2)
-    assert [one["id"] for one in lab.rows("t")] == ["a", "c"]
-    assert job.output_rows == 2
-    assert job._properties["statistics"]["load"]["badRecords"] == "2"
-    with pytest.raises(BadRequest, match="Rows: 3; errors: 2"):
-        lab.load(uri, "t$20240301", max_bad_records=1)
-
-
-def test_bigquerys_conversions(lab: "Lab") -> None:
-    kinds = ["STRING", "BYTES", "INTEGER", "FLOAT", "BOOLEAN", "TIMESTAMP", "DATE", "TIME"]
-    kinds += ["DATETIME", "NUMERIC", "JSON"]
+def test_conversions(lab: "Lab") -> None:
+    kinds = ["STRING", "INTEGER", "FLOAT", "BOOLEAN", "TIMESTAMP", "DATE"]
     lab.table("k", [{"name": kind.lower(), "type": kind} for kind in kinds], day="")
     lab.fill(
         "k",
         [
             {
                 "string": 5,
-                "bytes": "YWJj",
                 "integer": "-12",
                 "float": "1e3",
                 "boolean": "TRUE",
                 "timestamp": "2024-03-01 01:02:03.5+02:00",
                 "date": "2024-3-1",
-                "time": "1:02:03.25",
-                "datetime": "2024-03-01T10:00:00",
-                "numeric": "1.25",
-                "json": {"a": [1, None]},
             },
-            {"string": True, "integer": 7.0, "float": 3, "timestamp": 1709251200, "json": "x"},
+            {"string": True, "integer": 7.0, "float": 3, "timestamp": 1709251200},
             {"string": "é\u0000ñ", "timestamp": "0001-01-01T00:00:00Z", "float": "NaN"},
         ],
     )
-    first, second, third = lab.client.list_rows(f"{lab.dataset}.k")
-    assert dict(first.items()) == {
+    first, second, third = lab.query("SELECT * FROM k ORDER BY string")
+    assert first == {
         "string": "5",
-        "bytes": b"abc",
         "integer": -12,
         "float": 1000.0,
         "boolean": True,
         "timestamp": dt.datetime(2024, 2, 29, 23, 2, 3, 500000, tzinfo=dt.UTC),
         "date": dt.date(2024, 3, 1),
-        "time": dt.time(1, 2, 3, 250000),
-        "datetime": dt.datetime(2024, 3, 1, 10),  # noqa: DTZ001 - a DATETIME has no zone
-        "numeric": Decimal("1.25"),
-        "json": {"a": [1, None]},
     }
     assert (second["string"], second["integer"], second["float"]) == ("true", 7, 3.0)
     assert second["timestamp"] == dt.datetime(2024, 3, 1, tzinfo=dt.UTC)
-    assert second["json"] == "x"
     assert third["string"] == "é\u0000ñ"
     assert third["timestamp"] == dt.datetime(1, 1, 1, tzinfo=dt.UTC)
     assert third["float"] != third["float"]
@@ -211,24 +170,10 @@ def test_empty_records_and_records_that_are_null(lab: "Lab") -> None:
     ]
 
 
-def test_required_fields(lab: "Lab") -> None:
-    fields: list[Any] = [
-        {"name": "id", "type": "STRING", "mode": "REQUIRED"},
-        {"name": "n", "type": "INTEGER"},
-    ]
-    lab.table("r", fields, day="")
-    lab.fill("r", [{"id": "a"}])
-    for bad in ({"n": 1}, {"id": None}):
-        job = lab.begin_load(lab.put("bad.jsonl", [{"id": "b"}, bad]), "r")
-        with pytest.raises(BadRequest):
-            job.result()
-        assert any("Missing required field: id." in message for message in messages(job))
-
-
-def test_wildcards_gzip_by_content_and_blank_lines(lab: "Lab", row: Any) -> None:
+def test_wildcards_and_blank_lines(lab: "Lab", row: Any) -> None:
     lab.table()
     lab.put("in/a.jsonl", [row("a")])
-    lab.put("in/b.jsonl", "\n" + json.dumps(row("b")) + "\n\n", packed=True)
+    lab.put("in/b.jsonl", "\n" + json.dumps(row("b")) + "\n\n")
     lab.put("in/deep/c.jsonl", json.dumps(row("c")))  # no end of line
     lab.put("in/d.txt", "not JSON")
     lab.put("in/e.jsonl", "")
@@ -245,146 +190,72 @@ def test_many_objects_are_loaded_in_several_batches(lab: "Lab", row: Any) -> Non
     assert [one["id"] for one in lab.rows("t")] == [f"{number:03}" for number in range(205)]
 
 
-def test_objects_that_are_not_there_are_named(lab: "Lab") -> None:
+def test_missing_objects_are_named(lab: "Lab") -> None:
     lab.table()
     for uri in (f"gs://{lab.bucket.name}/none", f"gs://{lab.bucket.name}/none/*", "gs://nobody/x*"):
         with pytest.raises(NotFound) as raised:
-            lab.load(uri, "t")
+            lab.load(uri, "t$20240301")
         assert f"Not found: URI {uri}" in str(raised.value)
 
 
 @pytest.mark.parametrize(
     ("uris", "said"),
     [
-        ([f"gs://b/{number}" for number in range(10_001)], "Too many source URIs: 10001"),
         (["s3://b/x"], "must be a Google Cloud Storage location: s3://b/x"),
         (["gs://b/*/*"], "must not contain more than one"),
     ],
 )
-def test_uris_that_bigquery_refuses_make_no_job(lab: "Lab", uris: list[str], said: str) -> None:
+def test_invalid_uris_make_no_job(lab: "Lab", uris: list[str], said: str) -> None:
     with pytest.raises(BadRequest, match=said):
         lab.begin_load(uris, "t")
 
 
-@pytest.mark.parametrize(
-    ("destination", "disposition", "refused"),
-    [
-        ("t", "WRITE_APPEND", False),
-        ("t$20240301", "WRITE_TRUNCATE", False),
-        ("t", "WRITE_TRUNCATE", True),
-        ("t", "WRITE_EMPTY", True),
-    ],
-)
-def test_schema_updates_go_with_append_or_one_partition(
-    lab: "Lab", row: Any, destination: str, disposition: str, refused: bool
-) -> None:
-    lab.table()
-    schema = lab.client.get_table(f"{lab.dataset}.t").schema
-    options = {
-        "schema": [*schema, bigquery.SchemaField("new", "STRING")],
-        "schema_update_options": ["ALLOW_FIELD_ADDITION"],
-        "write_disposition": disposition,
-    }
-    uri = lab.put("new.jsonl", [row("a", new="x")])
-    if refused:
-        with pytest.raises(BadRequest, match="Schema update options should only be specified"):
-            lab.load(uri, destination, **options)
-        return
-    lab.load(uri, destination, **options)
-    assert [one["new"] for one in lab.rows("t")] == ["x"]
-
-
-def test_a_new_field_without_the_option_is_refused(lab: "Lab", row: Any) -> None:
-    lab.table()
-    schema = lab.client.get_table(f"{lab.dataset}.t").schema
-    with pytest.raises(BadRequest, match=r"Cannot add fields \(field: new\)"):
-        lab.fill("t$20240301", [row("a")], schema=[*schema, bigquery.SchemaField("new", "STRING")])
-
-
-def test_dispositions(lab: "Lab", row: Any) -> None:
-    lab.table()
-    uri = lab.put("a.jsonl", [row("a")])
-    lab.load(uri, "t")  # WRITE_APPEND is the default
-    lab.load(uri, "t", write_disposition="WRITE_APPEND")
-    assert len(lab.rows("t")) == 2
-    with pytest.raises(GoogleAPICallError, match="Already Exists: Table"):
-        lab.load(uri, "t", write_disposition="WRITE_EMPTY")
-    lab.load(uri, "t", write_disposition="WRITE_TRUNCATE")
-    assert len(lab.rows("t")) == 1
+def test_a_missing_table_is_named(lab: "Lab") -> None:
+    uri = lab.put("a.jsonl", [{"a": 1}])
     with pytest.raises(NotFound, match="Not found: Table"):
         lab.load(uri, "missing", create_disposition="CREATE_NEVER", autodetect=True)
+    lab.table("empty", [], day="")
     with pytest.raises(BadRequest, match="No schema specified on job or table"):
-        lab.load(uri, "missing")
+        lab.load(uri, "empty")
 
 
-def test_a_missing_table_is_made_as_the_job_says(lab: "Lab", row: Any) -> None:
-    lab.fill(
-        "made$20240301",
-        [row("a", n=1, items=[{"p": 1}], ratio=0.5, ok=True, note=None)],
-        autodetect=True,
-        time_partitioning=bigquery.TimePartitioning(field="Date"),
-    )
-    table = lab.client.get_table(f"{lab.dataset}.made")
+def test_a_schema_is_detected(lab: "Lab", row: Any) -> None:
+    lab.table("x", [], day="")
+    values = {"items": [{"p": 1}], "none": [], "ok": True, "note": None, "ts": "soon"}
+    lab.fill("x", [row("a", n=1, **values), row("b", n=2.5, ts="2024-03-01")], autodetect=True)
+    table = lab.client.get_table(f"{lab.dataset}.x")
     assert [(one.name, one.field_type, one.mode) for one in table.schema] == [
         ("ID", "STRING", "NULLABLE"),
         ("Date", "DATE", "NULLABLE"),
         ("Parser", "RECORD", "NULLABLE"),
-        ("n", "INTEGER", "NULLABLE"),
+        ("n", "FLOAT", "NULLABLE"),
         ("items", "RECORD", "REPEATED"),
-        ("ratio", "FLOAT", "NULLABLE"),
+        ("none", "STRING", "REPEATED"),
         ("ok", "BOOLEAN", "NULLABLE"),
         ("note", "STRING", "NULLABLE"),
+        ("ts", "STRING", "NULLABLE"),
     ]
     assert table.schema[2].fields[1].field_type == "TIMESTAMP"
-    assert table.time_partitioning is not None
-    assert table.time_partitioning.field == "Date"
-    assert table.num_rows == 1
+    assert table.num_rows == 2
+    with pytest.raises(BadRequest, match="cannot be detected from empty data"):
+        lab.fill("x", [], autodetect=True)
 
 
-def test_autodetection_widens_what_rows_disagree_about(lab: "Lab") -> None:
-    rows = [{"a": 1, "b": "2024-03-01", "c": 1}, {"a": 2.5, "b": "soon", "c": "x", "d": [1]}]
-    lab.fill("w", rows, autodetect=True)
-    table = lab.client.get_table(f"{lab.dataset}.w")
-    assert {one.name: (one.field_type, one.mode) for one in table.schema} == {
-        "a": ("FLOAT", "NULLABLE"),
-        "b": ("STRING", "NULLABLE"),
-        "c": ("STRING", "NULLABLE"),
-        "d": ("INTEGER", "REPEATED"),
-    }
-    assert sorted(row["c"] for row in lab.client.list_rows(table)) == ["1", "x"]
-
-
-def test_data_may_come_with_the_call(lab: "Lab", row: Any) -> None:
-    lab.table()
-    config = bigquery.LoadJobConfig(
-        source_format="NEWLINE_DELIMITED_JSON", write_disposition="WRITE_TRUNCATE"
-    )
-    destination = lab.ref("t$20240301")
-    lab.client.load_table_from_json([row("a")], destination, job_config=config).result()
-    assert [one["id"] for one in lab.rows("t")] == ["a"]
-    # Without a size the client makes a resumable upload, in chunks.
-    lines = "".join(json.dumps(row(str(number))) + "\n" for number in range(20_000))
-    lab.client.load_table_from_file(
-        io.BytesIO(lines.encode()), destination, job_config=config
-    ).result()
-    assert lab.client.get_table(destination).num_rows == 20_000
-    config.schema = lab.client.get_table(destination).schema
-    job = lab.client.load_table_from_json([{"z": 1}], destination, job_config=config)
-    with pytest.raises(BadRequest):
-        job.result()
-    assert any("No such field: z." in message for message in messages(job))
+@pytest.mark.parametrize("other", [[1], {"x": 1}])
+def test_rows_that_contradict_each_other_have_no_schema(lab: "Lab", other: Any) -> None:
+    lab.table("x", [], day="")
+    with pytest.raises(BadRequest, match=r"non-repeated field: a|Field a is a record"):
+        lab.fill("x", [{"a": 1}, {"a": other}], autodetect=True)
 
 
 def test_a_row_of_many_megabytes(lab: "Lab") -> None:
     lab.table("big", [{"name": "s", "type": "STRING"}], day="")
-    lab.fill("big", [{"s": "x" * 20_000_000}, {"s": "y"}])
+    lab.fill("big", [{"s": "x" * 15_000_000}, {"s": "y"}])
     assert lab.query("SELECT LENGTH(s) AS size FROM big ORDER BY size") == [
         {"size": 1},
-        {"size": 20_000_000},
+        {"size": 15_000_000},
     ]
-
-
-def test_other_formats_are_refused(lab: "Lab") -> None:
-    config = bigquery.LoadJobConfig(source_format="CSV")
-    with pytest.raises(GoogleAPICallError, match="the local BigQuery does not do this"):
-        lab.client.load_table_from_uri("gs://b/x", lab.ref("t"), job_config=config)
+    job = lab.begin_load(lab.put("huge.jsonl", [{"s": "x" * 40_000_000}]), "big")
+    with pytest.raises(BadRequest):
+        job.result()
+    assert any("Row size is larger than: 16777216" in message for message in messages(job))

@@ -13,12 +13,12 @@ import pytest
 from asks import ask_for
 from google.cloud.storage import Bucket
 
-from gardener_api.app import Ports, run
 from gardener_api.config import GardenerConfig
-from gardener_api.jobs import Job, JobKey
-from gardener_api.store import JobStore
+from gardener_api.jobs.job import Job, JobKey
+from gardener_api.server.app import Ports, run
+from gardener_api.store.store import JobStore
 from gardener_dagster.local.parser.rows import Origin, parse_member
-from gardener_dagster.warehouse.schemas import Field
+from gardener_dagster.warehouse.table_schemas import Field
 
 DATA = Path(__file__).resolve().parents[5] / "shared" / "data"
 SECONDS = 30

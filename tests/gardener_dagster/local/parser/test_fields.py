@@ -76,6 +76,9 @@ def test_the_case_of_a_name_does_not_matter() -> None:
         ({"at": 1}, "at"),
         ({"at": "2020-02-30T00:00:00Z"}, "at"),
         ({"at": "2020-03-18T00:19:54"}, "at"),
+        ({"at": "2020-03-18T24:00:00Z"}, "at"),
+        ({"at": "2020-03-18T00:19:54+15:00"}, "at"),
+        ({"at": "２０２０-03-18T00:19:54Z"}, "at"),
         ({"inner": []}, "inner"),
         ({"inner": {"whole": "1"}}, r"inner\.whole"),
         ({"numbers": 1}, "numbers"),
@@ -99,3 +102,28 @@ def test_a_long_value_is_cut_in_the_error() -> None:
     with pytest.raises(MisfitError) as caught:
         RECORD.fit({"whole": "x" * 10_000})
     assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize(
+    "time",
+    [
+        "0001-01-01T00:00:00+05:00",
+        "0001-01-01T00:00:00.000000001+00:01",
+        "9999-12-31T23:59:59-00:01",
+        "9999-12-31T20:00:00-05:00",
+        "0000-01-01T00:00:00Z",
+    ],
+)
+def test_d38_a_time_out_of_bigquerys_range_does_not_fit(time: str) -> None:
+    with pytest.raises(
+        MisfitError, match=r"^at is .*, expected a time as in RFC 3339, in UTC from"
+    ):
+        RECORD.fit({"at": time})
+
+
+@pytest.mark.parametrize(
+    "time",
+    ["0001-01-01T05:00:00+05:00", "9999-12-31T23:59:59.999999Z", "9999-12-31T18:59:59-05:00"],
+)
+def test_d38_the_ends_of_the_range_fit(time: str) -> None:
+    assert RECORD.fit({"at": time}) == {"at": time}

@@ -1,3 +1,4 @@
+import dataclasses
 import datetime as dt
 import gzip
 import json
@@ -11,7 +12,7 @@ from google.cloud.storage import Bucket
 
 from gardener_api.client import LeasedJob
 from gardener_dagster.local.parser import outputs
-from gardener_dagster.local.parser.outputs import ArchiveParser, Outcome, StoppedError
+from gardener_dagster.local.parser.outputs import ArchiveParser, Outcome, detail_of
 
 Tgz = Callable[[Mapping[str, bytes]], bytes]
 NOW = dt.datetime(2024, 3, 3, 12, tzinfo=dt.UTC)
@@ -39,8 +40,8 @@ def put(bucket: Bucket) -> Callable[[bytes], None]:
     return lambda archive: bucket.blob(NAME).upload_from_string(archive)
 
 
-def go_on() -> bool:
-    return False
+def go_on() -> None:
+    pass
 
 
 def written(bucket: Bucket) -> tuple[list[dict[str, Any]], dict[str, str]]:
@@ -141,13 +142,21 @@ def test_a_second_parse_overwrites_the_first(
     assert metadata == {"rows": "2"}
 
 
-def test_it_stops_in_the_middle_and_writes_nothing(
+def test_what_the_checkpoint_raises_ends_it_and_nothing_is_written(
     parser: ArchiveParser, bucket: Bucket, put: Callable[[bytes], None], tgz: Tgz
 ) -> None:
+    class EnoughError(Exception):
+        pass
+
+    calls = iter([None, None, EnoughError()])
+
+    def checkpoint() -> None:
+        if error := next(calls):
+            raise error
+
     put(tgz(annotations(3)))
-    asked = iter([False, True])
-    with pytest.raises(StoppedError):
-        parser.parse(JOB, NAME, lambda: next(asked))
+    with pytest.raises(EnoughError):
+        parser.parse(JOB, NAME, checkpoint)
     assert list(bucket.client.list_blobs("etl-mlab")) == []
 
 
@@ -188,7 +197,49 @@ def test_text_stays_what_it_is_and_lines_stay_lines(
     put(tgz({"a.json": content.encode()}))
     parser.parse(JOB, NAME, go_on)
     [row], _ = written(bucket)
-    assert row["client"]["Geo"] == {"City": city, "PostalCode": "?"}
+    assert row["client"]["Geo"] == {"City": city, "PostalCode": r"\ud800"}
+
+
+def test_ids_that_differ_in_half_a_character_stay_different(
+    parser: ArchiveParser, bucket: Bucket, put: Callable[[bytes], None], tgz: Tgz
+) -> None:
+    ids = ("u\ud800", "u\ud801")
+    put(tgz({f"{n}.json": json.dumps({"UUID": id_}).encode() for n, id_ in enumerate(ids)}))
+    assert parser.parse(JOB, NAME, go_on).rows == 2
+    rows, _ = written(bucket)
+    assert len({row["id"] for row in rows}) == 2
+
+
+def test_d38_a_test_of_a_time_that_bigquery_cannot_hold_is_left_out_and_the_rest_is_written(
+    bucket: Bucket, put: Callable[[bytes], None], tgz: Tgz
+) -> None:
+    parser = ArchiveParser(client=bucket.client, output_bucket="etl-mlab", now=lambda: NOW)
+    good, bad = (
+        json.dumps({"ID": uuid, "Timestamp": time}).encode()
+        for uuid, time in (("a", "0001-01-01T00:00:00Z"), ("b", "0001-01-01T00:00:00+05:00"))
+    )
+    put(tgz({"a.json": good, "b.json": bad, "c.json": good}))
+    job = dataclasses.replace(JOB, datatype="hopannotation2")
+    outcome = parser.parse(job, NAME, go_on)
+    assert (outcome.rows, outcome.corrupt) == (2, 1)
+    assert [row["ID"] for row in written(bucket)[0]] == ["a", "a"]
+    assert detail_of([outcome]) == "1 corrupt test left out"
+
+
+def test_d35_the_detail_names_damaged_archives_and_stays_short() -> None:
+    good = [Outcome(name="ndt/ndt7/good.tgz", rows=3)]
+    damaged = [
+        Outcome(name=f"ndt/ndt7/{n:02}.tgz", rows=n, fault="it ends without an end mark")
+        for n in range(40)
+    ]
+    assert detail_of(good) == ""
+    assert detail_of([*good, damaged[7]]) == (
+        "damaged archives: 1 of 2: 07.tgz (it ends without an end mark; 7 rows kept)"
+    )
+    many = detail_of(damaged)
+    assert many.startswith("damaged archives: 40 of 40: 00.tgz (")
+    assert many.endswith("and 32 more: see the parser's log")
+    assert len(many) < 2000
 
 
 def test_a_bucket_that_is_not_there_is_an_error(

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from gardener_dagster.local.parser.rows import DATATYPES, CorruptError
-from gardener_dagster.warehouse.schemas import Field, schema_of
+from gardener_dagster.warehouse.table_schemas import Field, schema_of
 
 Parse = Callable[..., dict[str, Any]]
 Unknown = Callable[[dict[str, Any], list[Field]], list[str]]
@@ -81,17 +81,20 @@ def test_a_snapshot_without_the_numbers_gives_no_rates(parse: Parse, info: Json)
 
 def test_a_field_that_no_schema_has_is_not_written(parse: Parse, unknown: Unknown) -> None:
     test = half(LAST)
-    test["ServerMeasurements"][0]["ConnectionInfo"] = {"Client": "[::1]:1"}
+    test["ServerMeasurements"][0]["BBRInfo"] = {"MaxBandwidth": 7, "BW": 8}
     row = ndt7(parse, Download=test, New={"x": 1})
     assert unknown(row, schema_of("ndt7")) == []
-    assert row["Raw"]["Download"]["ServerMeasurements"] == [{"TCPInfo": LAST}]
+    measurements = row["Raw"]["Download"]["ServerMeasurements"]
+    assert measurements == [{"TCPInfo": LAST, "BBRInfo": {"BW": 8}}]
 
 
-def test_the_bandwidth_keeps_the_name_that_its_server_gave_it(parse: Parse) -> None:
-    test = half(LAST)
-    test["ServerMeasurements"] += [{"BBRInfo": {"MaxBandwidth": 7}}, {"BBRInfo": {"BW": 8}}]
-    measurements = ndt7(parse, Download=test)["Raw"]["Download"]["ServerMeasurements"]
-    assert [m["BBRInfo"] for m in measurements[1:]] == [{"MaxBandwidth": 7}, {"BW": 8}]
+def test_d33_connections_are_kept_in_the_clients_measurements_only(parse: Parse) -> None:
+    test, info = half(LAST), {"Client": "[::1]:1", "Server": "[::1]:443", "UUID": "u"}
+    test["ServerMeasurements"][0]["ConnectionInfo"] = info
+    test["ClientMeasurements"] = [{"ConnectionInfo": info}]
+    written = ndt7(parse, Download=test)["Raw"]["Download"]
+    assert written["ServerMeasurements"] == [{"TCPInfo": LAST}]
+    assert written["ClientMeasurements"] == [{"ConnectionInfo": info}]
 
 
 def test_an_annotation(parse: Parse) -> None:

@@ -1,12 +1,14 @@
 """The worker against the real jobs API and store, and Cloud Storage's emulator."""
 
 import datetime as dt
+import gzip
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import tarfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -18,11 +20,13 @@ from google.api_core.exceptions import ServiceUnavailable
 from google.cloud.storage import Bucket
 
 from gardener_api.client import JobsClient, LeasedJob
-from gardener_api.jobs import Job, JobKey, JobState
-from gardener_api.store import JobStore
+from gardener_api.jobs.job import Job, JobKey, JobState
+from gardener_api.store.store import JobStore
+from gardener_dagster.local.parser import progress
 from gardener_dagster.local.parser.outputs import ArchiveParser, Outcome
+from gardener_dagster.local.parser.progress import RunningArchives
 from gardener_dagster.local.parser.worker import Worker
-from gardener_dagster.local.samples import make_samples
+from gardener_dagster.local.samples.archives import make_samples
 
 Tgz = Callable[[Mapping[str, bytes]], bytes]
 MakeJob = Callable[..., JobKey]
@@ -41,11 +45,11 @@ def utc_now() -> dt.datetime:
 class Held(ArchiveParser):
     """An archive is read when the test says so."""
 
-    hold: Callable[[LeasedJob, str], None]
+    hold: Callable[[LeasedJob, str, Callable[[], object]], None]
 
-    def parse(self, job: LeasedJob, name: str, stopped: Callable[[], bool]) -> Outcome:
-        self.hold(job, name)
-        return super().parse(job, name, stopped)
+    def parse(self, job: LeasedJob, name: str, checkpoint: Callable[[], object]) -> Outcome:
+        self.hold(job, name, checkpoint)
+        return super().parse(job, name, checkpoint)
 
 
 class Starter:
@@ -62,8 +66,9 @@ class Starter:
         *,
         output: str = OUTPUT,
         threads: int = 2,
-        hold: Callable[[LeasedJob, str], None] = lambda *_: None,
+        hold: Callable[[LeasedJob, str, Callable[[], object]], None] = lambda *_: None,
         heartbeat_seconds: float = 60,
+        stall_seconds: float = 60,
     ) -> Iterator[threading.Thread]:
         archives = Held(client=self._bucket.client, output_bucket=output, now=utc_now, hold=hold)
         with JobsClient(url, backoff=0.01) as jobs:
@@ -73,6 +78,7 @@ class Starter:
                 threads=threads,
                 stopping=self.stopping,
                 heartbeat_seconds=heartbeat_seconds,
+                stall_seconds=stall_seconds,
             )
             thread = threading.Thread(target=worker.run, args=[0.01])
             thread.start()
@@ -237,7 +243,7 @@ def test_an_upload_that_fails_is_reported(
 def test_a_download_that_fails_is_reported_and_not_taken_for_a_short_archive(
     failed: Callable[..., str], make_job: MakeJob, put: Callable[..., str], bucket: Bucket
 ) -> None:
-    def hold(job: LeasedJob, name: str) -> None:
+    def hold(job: LeasedJob, name: str, checkpoint: Callable[[], object]) -> None:
         if name.endswith("b.tgz"):
             raise ServiceUnavailable("come back later")
 
@@ -268,12 +274,29 @@ def test_a_filter_that_is_none_is_reported(failed: Callable[..., str], make_job:
     assert failed(make_job(filter="(")).startswith("filter '(': missing )")
 
 
+def test_d37_a_filter_is_read_as_gos(
+    worker: Start,
+    sidecar: Sidecar,
+    bucket: Bucket,
+    make_job: MakeJob,
+    job_of: JobOf,
+    put: Callable[..., str],
+    until: Until,
+) -> None:
+    put("a-2024-mlab1.tgz")
+    put("a-none-mlab1.tgz")
+    key = make_job(filter=r"a-[[:digit:]]{4}-.*\.tgz\z")
+    with worker(sidecar()):
+        until(lambda: job_of(key).state is JobState.POST_PROCESSING)
+    assert objects(bucket) == {"a-2024-mlab1.tgz.jsonl": 1}
+
+
 def test_a_defect_is_reported_and_other_jobs_go_on(
     failed: Callable[..., str], make_job: MakeJob, put: Callable[..., str]
 ) -> None:
     put("a.tgz")
 
-    def hold(job: LeasedJob, name: str) -> None:
+    def hold(job: LeasedJob, name: str, checkpoint: Callable[[], object]) -> None:
         raise ZeroDivisionError("a defect")
 
     # The second attempt is the other job.
@@ -283,7 +306,7 @@ def test_a_defect_is_reported_and_other_jobs_go_on(
 # -- leases
 
 
-def test_a_heartbeat_keeps_the_lease_while_an_archive_is_parsed(
+def test_a_heartbeat_keeps_the_lease_while_an_archive_gets_on(
     worker: Start,
     sidecar: Sidecar,
     make_job: MakeJob,
@@ -295,9 +318,10 @@ def test_a_heartbeat_keeps_the_lease_while_an_archive_is_parsed(
     key = make_job()
     begun, go_on = threading.Event(), threading.Event()
 
-    def hold(job: LeasedJob, name: str) -> None:
+    def hold(job: LeasedJob, name: str, checkpoint: Callable[[], object]) -> None:
         begun.set()
-        go_on.wait(20)
+        while not go_on.wait(0.001):
+            checkpoint()
 
     with worker(sidecar(), hold=hold, heartbeat_seconds=0.01):
         assert begun.wait(20)
@@ -306,6 +330,100 @@ def test_a_heartbeat_keeps_the_lease_while_an_archive_is_parsed(
         until(lambda: (job_of(key).lease_expires or first) > first)
         go_on.set()
         until(lambda: job_of(key).state is JobState.POST_PROCESSING)
+
+
+def test_d35_a_parser_that_is_stuck_loses_its_lease(
+    worker: Start,
+    sidecar: Sidecar,
+    make_job: MakeJob,
+    job_of: JobOf,
+    put: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    put("a.tgz")
+    key = make_job()
+    stuck, looked, go_on = threading.Event(), threading.Semaphore(0), threading.Event()
+
+    def hold(job: LeasedJob, name: str, checkpoint: Callable[[], object]) -> None:
+        stuck.set()
+        go_on.wait(20)
+
+    def moved(self: RunningArchives) -> float:
+        looked.release()
+        return found(self)
+
+    found = RunningArchives.moved
+    monkeypatch.setattr(RunningArchives, "moved", moved)
+    with worker(sidecar(), hold=hold, heartbeat_seconds=0.01):
+        assert stuck.wait(20)
+        for _ in range(2):  # the first look may find that it was only just begun
+            assert looked.acquire(timeout=20)
+        before = job_of(key).lease_expires
+        for _ in range(20):
+            assert looked.acquire(timeout=20)
+        assert job_of(key).lease_expires == before, "a heartbeat told of life, not of progress"
+        go_on.set()
+
+
+def test_d35_an_attempt_that_is_stuck_is_given_up_and_other_jobs_go_on(
+    worker: Start,
+    sidecar: Sidecar,
+    make_job: MakeJob,
+    job_of: JobOf,
+    put: Callable[..., str],
+    until: Until,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(progress, "STOP_SECONDS", 0.05)
+    name = put("a.tgz")
+    key = make_job()
+    go_on = threading.Event()
+
+    def hold(job: LeasedJob, name: str, checkpoint: Callable[[], object]) -> None:
+        go_on.wait(60)
+
+    try:
+        with worker(sidecar(), hold=hold, heartbeat_seconds=0.05, stall_seconds=0.2):
+            until(lambda: failure(job_of(key)))
+            other = make_job("annotation2")
+            until(lambda: job_of(other).state is JobState.POST_PROCESSING)
+    finally:
+        go_on.set()
+    assert failure(job_of(key)).startswith(f"gs://archive-mlab/{name}: no progress for ")
+
+
+@pytest.mark.timeout(60)
+def test_d35_damaged_archives_are_named_and_their_readable_rows_are_kept(
+    worker: Start,
+    sidecar: Sidecar,
+    bucket: Bucket,
+    make_job: MakeJob,
+    job_of: JobOf,
+    put: Callable[..., str],
+    until: Until,
+    tgz: Tgz,
+) -> None:
+    """The archive whose member has a pax size of 30 nines held the parser for ever."""
+    whole = tgz({f"{n}.json": b'{"Version": "v1"}' for n in range(3)})
+    tar = gzip.decompress(whole)
+    record = b"%d size=%s\n" % (39, b"9" * 30)
+    assert len(record) == 39
+    extended = tarfile.TarInfo("pax")
+    extended.type, extended.size = tarfile.XHDTYPE, len(record)
+    nines = extended.tobuf(tarfile.GNU_FORMAT) + record + bytes(512 - len(record)) + tar
+    put("a.tgz", content=gzip.compress(nines))
+    put("b.tgz", content=whole[: len(whole) - 20])
+    put("c.tgz", 2)
+    key = make_job()
+    with worker(sidecar()):
+        until(lambda: job_of(key).state is JobState.POST_PROCESSING)
+    assert objects(bucket)["a.tgz.jsonl"] == 3
+    assert objects(bucket)["c.tgz.jsonl"] == 2
+    detail = job_of(key).detail
+    assert detail.startswith(
+        "damaged archives: 2 of 3: a.tgz (an extended header is damaged: a size"
+    )
+    assert "3 rows kept), b.tgz (" in detail
 
 
 def test_it_lets_go_of_a_job_that_is_no_longer_its_own(
@@ -323,7 +441,7 @@ def test_it_lets_go_of_a_job_that_is_no_longer_its_own(
     key = make_job()
     seen: list[str] = []
 
-    def hold(job: LeasedJob, name: str) -> None:
+    def hold(job: LeasedJob, name: str, checkpoint: Callable[[], object]) -> None:
         seen.append(job.id)
         if len(seen) == 2:  # its lease ends here; another attempt begins
             store.expire(now=utc_now() + dt.timedelta(days=1))

@@ -15,7 +15,7 @@ from google.cloud.storage import Client as StorageClient
 from gardener_dagster.warehouse.engine import RetryPolicy, Settings
 from gardener_dagster.warehouse.names import JobContext, Partition, SourceTables
 from gardener_dagster.warehouse.objects import LoadSource, ParsedObject, choose_objects
-from gardener_dagster.warehouse.operations import Warehouse
+from gardener_dagster.warehouse.operations.warehouse import Warehouse
 
 if TYPE_CHECKING:
     from tests.gardener_dagster.warehouse.conftest import Clients, Faults
@@ -98,7 +98,11 @@ class Lab:
         old = {self.object_name(name, datatype=datatype, date=date) for name in stale}
         now = dt.datetime.now(dt.UTC)
         objects = [
-            ParsedObject(name=blob.name, written=now - dt.timedelta(hours=blob.name in old))
+            ParsedObject(
+                name=blob.name,
+                written=now - dt.timedelta(hours=blob.name in old),
+                size=blob.size or 0,
+            )
             for blob in self.storage.list_blobs(self.output, prefix=f"archives/{prefix}")
         ]
         return choose_objects(

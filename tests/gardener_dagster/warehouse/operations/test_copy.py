@@ -32,7 +32,7 @@ def test_raw_becomes_what_tmp_is(lab: "Lab", rows: Any) -> None:
 def test_d20_an_empty_tmp_does_not_replace_raw(lab: "Lab", rows: Any) -> None:
     raw = lab.publish([rows.ndt7("x")])
     lab.warehouse().load(lab.tables(), NOTHING, lab.context())
-    with pytest.raises(RefusedCopy, match=r"no rows though the parse had files.* 1 rows in raw"):
+    with pytest.raises(RefusedCopy, match=r"had files, but no rows\), so the 1 rows in raw stay"):
         lab.warehouse().copy(lab.tables(), lab.context(), parse_had_no_files=False)
     assert lab.ids(raw) == ["x"]
 
@@ -78,6 +78,47 @@ def test_a_date_with_no_files_runs_through(lab: "Lab") -> None:
     result = warehouse.join(tables, ctx, annotations_known_empty=True)
     assert result.rows == 0
     assert result.skipped
+
+
+def test_d36_a_date_whose_archives_hold_no_tests_completes_with_a_warning(lab: "Lab") -> None:
+    """The parse had files, their objects have no rows, and raw has nothing to protect."""
+    tables, ctx, warehouse = lab.tables(), lab.context(), lab.warehouse()
+    result = warehouse.load(tables, lab.source({"a": [], "b": []}), ctx)
+    assert (result.rows, result.objects) == (0, 2)
+    assert warehouse.dedup(tables, ("id",), ctx).rows == 0
+    copied = warehouse.copy(tables, ctx, parse_had_no_files=False, rows_loaded=result.rows)
+    assert (copied.rows, copied.rows_before) == (0, 0)
+    assert copied.warning == "the parse had files, but no rows: the date has no rows"
+    warehouse.delete(tables, ctx)
+    assert warehouse.join(tables, ctx, annotations_known_empty=False).skipped
+
+
+def test_d36_raw_may_be_emptied_though_the_parse_had_files(lab: "Lab", rows: Any) -> None:
+    raw = lab.publish([rows.ndt7("x")])
+    tables, ctx = lab.tables(), lab.context()
+    lab.warehouse().load(tables, lab.source({"b": []}), ctx)
+    with pytest.raises(RefusedCopy, match="with the tag gardener/may_empty: true"):
+        lab.warehouse().copy(tables, ctx, parse_had_no_files=False, rows_loaded=0)
+    result = lab.warehouse().copy(
+        tables, ctx, parse_had_no_files=False, may_empty=True, rows_loaded=0
+    )
+    assert (result.rows, result.rows_before) == (0, 1)
+    assert result.warning
+    assert lab.ids(raw) == []
+
+
+@pytest.mark.parametrize("may_empty", [False, True])
+def test_rows_that_were_loaded_and_are_gone_are_not_taken_for_an_empty_date(
+    lab: "Lab", rows: Any, may_empty: bool
+) -> None:
+    """The tmp partition expired before it was copied; raw has nothing of the date yet."""
+    tables = lab.tables()
+    lab.load([rows.ndt7("x")])
+    lab.warehouse().delete(tables, lab.context())
+    with pytest.raises(RefusedCopy, match=r"1 were loaded and not copied.*materialize it again"):
+        lab.warehouse().copy(
+            tables, lab.context(), parse_had_no_files=False, rows_loaded=1, may_empty=may_empty
+        )
 
 
 def test_the_tmp_partition_is_deleted_and_gone_already_is_fine(lab: "Lab", rows: Any) -> None:

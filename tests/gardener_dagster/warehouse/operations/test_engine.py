@@ -116,17 +116,12 @@ OPERATIONS: dict[str, Callable[[Any, Any, Any, Any], Any]] = {
 }
 
 
-def test_a_repeat_of_everything_finds_its_jobs_and_does_nothing_twice(
-    lab: "Lab", rows: Any
-) -> None:
+def test_a_repeat_of_everything_leaves_the_tables_as_they_are(lab: "Lab", rows: Any) -> None:
     source = lab.source({"a": [rows.ndt7("x"), rows.ndt7("x"), rows.ndt7("y")]})
     ctx, tables = lab.context(), lab.tables()
     first = [do(lab.warehouse(), tables, ctx, source) for do in OPERATIONS.values()]
     again = [do(lab.warehouse(), tables, ctx, source) for do in OPERATIONS.values()]
-    for before, after in zip(first, again, strict=True):
-        assert after.bq_job_ids == before.bq_job_ids
-        assert after.rows == before.rows
-    assert again[1].duplicates_removed == 1
+    assert [result.rows for result in again] == [result.rows for result in first]
     assert lab.ids(tables.raw_partition(DATE)) == ["x", "y"]
     assert lab.ids(tables.joined_partition(DATE)) == ["x", "y"]
     assert lab.rows(tables.tmp_partition(DATE)) == []
@@ -148,22 +143,6 @@ def test_a_job_that_hangs_is_cancelled_and_told(lab: "Lab", rows: Any) -> None:
     lab.faults.hang_job("gardener-load")
     with pytest.raises(TimedOut, match=r"not done after 6:00:00, so it was cancelled"):
         warehouse.load(lab.tables(), source, lab.context())
-    assert any(str(r.path_url).split("?")[0].endswith("/cancel") for r in lab.faults.seen)
-
-
-class Interrupted(BaseException):
-    """What Dagster raises in a step whose run is cancelled is no Exception either."""
-
-
-def test_a_cancelled_run_cancels_its_job(lab: "Lab", rows: Any) -> None:
-    source = lab.source({"a": [rows.ndt7("x")]})
-
-    def interrupt(_: float) -> None:
-        raise Interrupted
-
-    lab.faults.hang_job("gardener-load")
-    with pytest.raises(Interrupted):
-        lab.warehouse(sleep=interrupt).load(lab.tables(), source, lab.context())
     assert any(str(r.path_url).split("?")[0].endswith("/cancel") for r in lab.faults.seen)
 
 

@@ -1,12 +1,13 @@
 """Load: what gets into the tmp partition, and what is said when it does not."""
 
 import datetime as dt
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from google.cloud import bigquery
 
-from gardener_dagster.warehouse.errors import NewField, TooManyObjects, WrongDate
+from gardener_dagster.warehouse.errors import NewField, ObjectsChanged, TooManyObjects, WrongDate
 from gardener_dagster.warehouse.objects import LoadSource
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ def test_every_job_is_labelled(lab: "Lab", rows: Any) -> None:
         "date": "20240301",
         "operation": "load",
         "run": ctx.run_id,
+        "inputs": source.version,
     }
 
 
@@ -79,6 +81,32 @@ def test_d11_stale_and_orphaned_objects_are_not_loaded(lab: "Lab", rows: Any) ->
     assert source.stale == (lab.object_name("old"),)
     assert result.objects == 2
     assert lab.ids(lab.tables().tmp_partition(DATE)) == ["x", "y"]
+
+
+def test_a_wildcard_that_matches_another_object_is_loaded_by_names(lab: "Lab", rows: Any) -> None:
+    """An object came after the objects were chosen: the pattern matches it too."""
+    source = lab.source({"a": [rows.ndt7("x")], "b": [rows.ndt7("y")]})
+    assert source.uris[0].endswith("*")
+    lab.write({"late": [rows.ndt7("stray")]})
+    result = lab.warehouse().load(lab.tables(), source, lab.context())
+    assert (result.rows, result.objects) == (2, 2)
+    assert lab.ids(lab.tables().tmp_partition(DATE)) == ["x", "y"]
+
+
+def test_a_wildcard_that_matches_other_objects_and_cannot_be_named_is_an_error(
+    lab: "Lab", rows: Any
+) -> None:
+    chosen = lab.source({"a": [rows.ndt7("x")], "b": [rows.ndt7("y")]})
+    source = replace(chosen, names=(), objects=3)  # as after one of them was deleted
+    with pytest.raises(ObjectsChanged, match=r"read 2 objects, 3 were chosen.*materialize tmp"):
+        lab.warehouse().load(lab.tables(), source, lab.context())
+    assert lab.ids(lab.tables().tmp_partition(DATE)) == []
+
+
+def test_objects_without_a_byte_do_not_count(lab: "Lab", rows: Any) -> None:
+    """What BigQuery counts of them is not documented, so both numbers are right."""
+    source = replace(lab.source({"a": [rows.ndt7("x")]}), objects=2, empty=1, names=())
+    assert lab.warehouse().load(lab.tables(), source, lab.context()).rows == 1
 
 
 def test_a_load_touches_no_other_date(lab: "Lab", rows: Any) -> None:

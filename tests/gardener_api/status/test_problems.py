@@ -1,0 +1,427 @@
+import datetime as dt
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from gardener_api.config import GardenerConfig
+from gardener_api.jobs.job import LEASE_EXPIRED, PARSE_ERROR, JobState
+from gardener_api.jobs.snapshot import (
+    DamagedArchives,
+    Facts,
+    FailedCheck,
+    JobFact,
+    LostAttempt,
+    grid_dates,
+    missing_dates,
+)
+from gardener_api.status.problem import SHOWN, Problem
+from gardener_api.status.problems import find_problems, shape, what_to_do
+
+NOW = dt.datetime(2024, 3, 20, 14, 0, tzinfo=dt.UTC)
+MINUTE, HOUR, DAY = dt.timedelta(minutes=1), dt.timedelta(hours=1), dt.timedelta(days=1)
+ADVICE = "load t: No such field: x. What to do: add it to the schema."
+
+
+@pytest.fixture
+def everything(config: GardenerConfig) -> Facts:
+    """Every due date of both sources is complete: nothing is wrong."""
+    names = [source.name for source in config.sources]
+    return Facts(
+        complete={(name, date) for name in names for date in grid_dates(NOW)},
+        begun=NOW - 60 * DAY,
+        handed_out=NOW - HOUR,
+    )
+
+
+def fact(state: JobState = JobState.QUEUED, ago: dt.timedelta = HOUR, **changed: Any) -> JobFact:
+    values: dict[str, Any] = {
+        "number": 7,
+        "experiment": "ndt",
+        "datatype": "ndt7",
+        "date": dt.date(2024, 3, 19),
+        "state": state,
+        "failed_in": None,
+        "error": "",
+        "parser": "",
+        "entered": NOW - ago,
+        "updated": None,
+        "lease_expires": None,
+    }
+    return JobFact(**values | changed)
+
+
+def failed(error: str, **changed: Any) -> JobFact:
+    return fact(JobState.FAILED, **{"error": error, "failed_in": JobState.LOADING} | changed)
+
+
+def problems(config: GardenerConfig, facts: Facts, **changed: Any) -> list[Problem]:
+    return find_problems(config, replace(facts, **changed), now=NOW)
+
+
+def test_nothing_is_wrong(config: GardenerConfig, everything: Facts) -> None:
+    assert problems(config, everything) == []
+    assert find_problems(config, Facts(), now=NOW) == [], "an empty store"
+
+
+class TestQueue:
+    def test_nobody_asks(self, config: GardenerConfig, everything: Facts) -> None:
+        [problem] = problems(config, everything, head=fact(ago=3 * HOUR), queued=412)
+        assert problem.title == "No parser asks for jobs: 412 jobs queued"
+        assert "since 2024-03-20 11:00 UTC (3 h)" in problem.about
+        assert "last handed out: 2024-03-20 13:00 UTC" in problem.about
+        assert problem.grave
+        assert problem.query == {"state": "queued", "sort": "state"}
+
+    @pytest.mark.parametrize(
+        ("waits", "handed_out", "wrong"),
+        [
+            (3 * HOUR, None, True),
+            (3 * HOUR, NOW - 29 * MINUTE, False),
+            (3 * HOUR, NOW - 30 * MINUTE, True),
+            (29 * MINUTE, NOW - 9 * HOUR, False),
+            (29 * MINUTE, None, False),
+        ],
+    )
+    def test_when_nobody_asks(
+        self,
+        config: GardenerConfig,
+        everything: Facts,
+        waits: dt.timedelta,
+        handed_out: dt.datetime | None,
+        wrong: bool,
+    ) -> None:
+        facts = replace(everything, head=fact(ago=waits), handed_out=handed_out, queued=1)
+        assert bool(find_problems(config, facts, now=NOW)) is wrong
+
+    def test_a_slow_queue(self, config: GardenerConfig, everything: Facts) -> None:
+        late, soon = fact(ago=25 * HOUR), fact(ago=23 * HOUR, date=dt.date(2024, 3, 18))
+        facts = replace(everything, recent=[late, soon], head=late, handed_out=NOW, complete=())
+        [title, *_] = [p.title for p in find_problems(config, facts, now=NOW)]
+        assert title == "1 job of the last 30 days queued for more than 1 d: ndt/ndt7"
+        again = replace(facts, complete=everything.complete)
+        assert find_problems(config, again, now=NOW) == [], "asked for again"
+
+
+class TestTables:
+    def test_parsed_and_not_taken(self, config: GardenerConfig, everything: Facts) -> None:
+        waiting = [
+            fact(JobState.POST_PROCESSING, ago=40 * MINUTE),
+            fact(JobState.POST_PROCESSING, ago=29 * MINUTE, number=8),
+        ]
+        [problem] = problems(config, everything, in_tables=waiting)
+        assert problem.title == "1 job parsed, but nobody began the tables for 40 min"
+        assert "Is the Dagster daemon running" in problem.todo
+        assert [job.number for job in problem.jobs] == [7]
+
+    def test_a_stage_that_takes_long(self, config: GardenerConfig, everything: Facts) -> None:
+        jobs = [fact(JobState.COPYING, ago=HOUR), fact(JobState.LOADING, ago=2 * HOUR)]
+        fresh = fact(JobState.JOINING, ago=59 * MINUTE)
+        [problem] = problems(config, everything, in_tables=[*jobs, jobs[0], fresh])
+        assert problem.title == (
+            "3 jobs in a stage of the tables for more than 1 h: copying 2, loading 1"
+        )
+        assert problem.query == {"state": "copying,loading"}
+
+    def test_a_list_that_was_cut(self, config: GardenerConfig, everything: Facts) -> None:
+        waiting = [fact(JobState.POST_PROCESSING), fact(JobState.POST_PROCESSING)]
+        [problem] = problems(config, everything, in_tables=waiting, most=2)
+        assert problem.title.startswith("At least 2 jobs parsed")
+
+
+class TestFailed:
+    def test_by_reason(self, config: GardenerConfig, everything: Facts) -> None:
+        jobs = [
+            failed("load tmp.ndt7$20240301: bad row 17", number=1),
+            failed("load tmp.ndt7$20240302: bad row 3", number=2, datatype="annotation2"),
+            failed("load tmp.ndt7$20240303: bad row 8", number=3),
+            failed("no such bucket", number=4),
+        ]
+        many, one = problems(config, everything, failed=jobs)
+        assert many.title == "3 jobs failed in loading: ndt/ndt7 2, ndt/annotation2 1"
+        assert [job.number for job in many.jobs] == [1, 3, 2]
+        assert one.title == "1 job failed in loading: ndt/ndt7"
+        assert one.query == {
+            "state": "failed",
+            "text": "no such bucket",
+            "experiment": "ndt",
+            "datatype": "ndt7",
+        }
+
+    def test_the_same_reason_in_another_state_is_another_problem(
+        self, config: GardenerConfig, everything: Facts
+    ) -> None:
+        jobs = [failed("x"), failed("x", failed_in=JobState.COPYING)]
+        assert len(problems(config, everything, failed=jobs)) == 2
+
+    def test_the_advice_of_the_error(self, config: GardenerConfig, everything: Facts) -> None:
+        [problem] = problems(config, everything, failed=[failed(ADVICE)])
+        assert (problem.about, problem.todo) == (
+            "load t: No such field: x.",
+            "Add it to the schema.",
+        )
+
+    def test_few_are_linked(self, config: GardenerConfig, everything: Facts) -> None:
+        jobs = [
+            failed("x", number=day, date=dt.date(2024, 1, 1) + day * DAY) for day in range(1, 50)
+        ]
+        [problem] = problems(config, everything, failed=jobs)
+        assert problem.count == 49
+        assert [job.number for job in problem.jobs] == list(range(49, 49 - SHOWN, -1))
+        assert problem.jobs[0].label == "ndt/ndt7 2024-02-19"
+
+    @pytest.mark.parametrize(
+        ("state", "error", "expected"),
+        [
+            (JobState.PARSING, "panic", "The message is the parser's"),
+            (JobState.PARSING, "lease ended: parser x was silent", "around its last call"),
+            (JobState.INIT, "lease ended: parser x was silent", "materialize parsed/ndt/ndt7"),
+            (JobState.COPYING, "killed", "Open the job's Dagster run"),
+        ],
+    )
+    def test_advice_by_state(self, state: JobState, error: str, expected: str) -> None:
+        assert expected in what_to_do(error, failed_in=state, source="ndt/ndt7")
+
+
+class TestParsers:
+    def test_quiet(self, config: GardenerConfig, everything: Facts) -> None:
+        def held(state: JobState, quiet: dt.timedelta, parser: str) -> JobFact:
+            lease = NOW + 5 * HOUR - quiet
+            return fact(state, updated=NOW - quiet, lease_expires=lease, parser=parser)
+
+        jobs = [
+            held(JobState.PARSING, 31 * MINUTE, "a"),
+            held(JobState.PARSING, 2 * HOUR, "a"),
+            held(JobState.PARSING, MINUTE, "a"),
+            held(JobState.INIT, 40 * MINUTE, "b"),
+        ]
+        init, parsing = problems(config, everything, in_hand=jobs)
+        assert parsing.title == (
+            "2 jobs in parsing without a word from the parser for up to 2 h: a"
+        )
+        assert init.title == "1 job in init without a word from the parser for up to 40 min: b"
+        assert "cannot list the archives" in init.todo
+        assert not init.grave
+
+    def test_a_short_lease(self, config: GardenerConfig, everything: Facts) -> None:
+        short = config.model_copy(
+            update={"tracker": config.tracker.model_copy(update={"timeout": 10 * MINUTE})}
+        )
+        job = fact(JobState.PARSING, updated=NOW - 5 * MINUTE, lease_expires=NOW + 5 * MINUTE)
+        assert problems(config, everything, in_hand=[job]) == []
+        assert len(problems(short, everything, in_hand=[job])) == 1
+
+    def test_past_the_lease(self, config: GardenerConfig, everything: Facts) -> None:
+        late = fact(JobState.PARSING, updated=NOW - 6 * HOUR, lease_expires=NOW - HOUR)
+        [problem] = problems(config, everything, in_hand=[late])
+        assert problem.title == "1 job past the end of the lease"
+        assert problem.grave
+        just = replace(late, lease_expires=NOW - MINUTE)
+        [quiet] = problems(config, everything, in_hand=[just])
+        assert "without a word" in quiet.title
+
+    def test_lost_attempts(self, config: GardenerConfig, everything: Facts) -> None:
+        def lost(name: str, ago: dt.timedelta) -> LostAttempt:
+            return LostAttempt(
+                number=3,
+                experiment="ndt",
+                datatype="ndt7",
+                date=dt.date(2024, 3, 1),
+                name=name,
+                at=NOW - ago,
+                detail=f"{name} {ago}",
+            )
+
+        attempts = [
+            lost(LEASE_EXPIRED, HOUR),
+            lost(LEASE_EXPIRED, 2 * HOUR),
+            lost(PARSE_ERROR, 23 * HOUR),
+            lost(PARSE_ERROR, 25 * HOUR),
+        ]
+        leases, errors = problems(config, everything, lost=attempts)
+        assert leases.title == "2 attempts lost since 2024-03-19 14:00 UTC: its lease ended"
+        assert leases.about == "2024-03-20 13:00 UTC: leaseExpired 1:00:00"
+        assert errors.title == "1 attempt lost since 2024-03-19 14:00 UTC: the parser gave it up"
+        assert [(job.number, job.label) for job in leases.jobs] == [(3, "ndt/ndt7 2024-03-01")]
+
+
+class TestMissing:
+    def test_dates_without_a_job(self, config: GardenerConfig, everything: Facts) -> None:
+        gone = {("ndt/ndt7", dt.date(2024, 3, day)) for day in (3, 4, 5, 9)}
+        complete = set(everything.complete) - gone
+        [problem] = problems(config, everything, complete=complete)
+        assert problem.title == "4 days are missing: no job was made"
+        assert problem.about == "ndt/ndt7: 2024-03-03 to 2024-03-05, 2024-03-09"
+        assert "schedule daily on" in problem.todo
+
+    def test_sources_that_miss_the_same(self, config: GardenerConfig, everything: Facts) -> None:
+        complete = {(name, date) for name, date in everything.complete if date.day != 19}
+        [problem] = problems(config, everything, complete=complete)
+        assert problem.about == "ndt/annotation2, ndt/ndt7: 2024-03-19"
+
+    @pytest.mark.parametrize("state", list(JobState))
+    def test_a_job_that_was_withdrawn_is_none(
+        self, config: GardenerConfig, everything: Facts, state: JobState
+    ) -> None:
+        job = fact(state, ago=MINUTE)
+        complete = set(everything.complete) - {(job.source, job.date)}
+        facts = replace(everything, complete=complete, recent=[job])
+        missing = missing_dates(config, facts, now=NOW)
+        assert bool(missing) is (state is JobState.WITHDRAWN)
+
+    @pytest.mark.parametrize(
+        ("now", "last"),
+        [
+            (dt.datetime(2024, 3, 20, 11, 29, tzinfo=dt.UTC), 18),
+            (dt.datetime(2024, 3, 20, 11, 30, tzinfo=dt.UTC), 19),
+        ],
+    )
+    def test_yesterday_is_due_after_the_schedule(
+        self, config: GardenerConfig, now: dt.datetime, last: int
+    ) -> None:
+        facts = Facts(begun=now - 90 * DAY)
+        dates = missing_dates(config, facts, now=now)["ndt/ndt7"]
+        assert (dates[0], dates[-1]) == (config.start_date, dt.date(2024, 3, last))
+
+    @pytest.mark.parametrize(
+        ("begun", "first"),
+        [
+            (dt.datetime(2024, 3, 15, 10, 29, tzinfo=dt.UTC), 14),
+            (dt.datetime(2024, 3, 15, 10, 31, tzinfo=dt.UTC), 15),
+        ],
+    )
+    def test_what_was_before_the_gardener_is_not_missing(
+        self, config: GardenerConfig, begun: dt.datetime, first: int
+    ) -> None:
+        dates = missing_dates(config, Facts(begun=begun), now=NOW)["ndt/ndt7"]
+        assert dates[0] == dt.date(2024, 3, first)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("parser 10.0.0.1 in attempt 3", "parser 10.0.0.22 in attempt 2", True),
+        ("at 'ndt/a.tgz' now", "at 'ndt/b.tgz' now", True),
+        ("gs://b/a.jsonl is bad", "gs://b/b.jsonl is bad", True),
+        ("bad. BigQuery job a (u).", "bad. BigQuery job b (u).", True),
+        ("bad. What to do: a.", "bad. What to do: b.", True),
+        ("no disk", "no memory", False),
+        ("tmp_ndt.ndt7$20240301: full", "tmp_ndt.ndt7$20240302: full", True),
+    ],
+)
+def test_shape(one: str, other: str, same: bool) -> None:
+    assert (shape(one) == shape(other)) is same
+
+
+class TestWithoutArchives:
+    def test_a_day_unlike_others(self, config: GardenerConfig, everything: Facts) -> None:
+        usual = fact(JobState.COMPLETE, archives=412, date=dt.date(2024, 3, 18))
+        empty = fact(JobState.COMPLETE, archives=0, number=8)
+        [problem] = problems(config, everything, recent=[usual, empty])
+        assert problem.title == "1 job had no archives, unlike other days of the source: ndt/ndt7"
+        assert problem.about == "ndt/ndt7: 2024-03-19"
+        assert "materialize parsed/… for the date in Dagster; within 3 days" in problem.todo
+        assert [job.number for job in problem.jobs] == [8]
+        assert not problem.grave
+
+    def test_a_source_that_rests(self, config: GardenerConfig, everything: Facts) -> None:
+        other = fact(JobState.COMPLETE, archives=412, datatype="annotation2")
+        recent = [other, fact(JobState.COMPLETE, archives=0, number=8)]
+        assert problems(config, everything, recent=recent) == []
+
+
+def test_attempts_of_a_failed_job_are_told_with_it(
+    config: GardenerConfig, everything: Facts
+) -> None:
+    attempt = LostAttempt(
+        number=7,
+        experiment="ndt",
+        datatype="ndt7",
+        date=dt.date(2024, 3, 19),
+        name=PARSE_ERROR,
+        at=NOW - HOUR,
+        detail="no tar in it",
+    )
+    [problem] = problems(config, everything, lost=[attempt], failed=[failed("no tar in it")])
+    assert problem.title == "1 job failed in loading: ndt/ndt7"
+    [problem] = problems(config, everything, lost=[attempt])
+    assert problem.title.startswith("1 attempt lost since")
+
+
+def test_d35_damaged_archives_are_named(config: GardenerConfig, everything: Facts) -> None:
+    damaged = [
+        DamagedArchives(
+            number=day,
+            experiment="ndt",
+            datatype="ndt7",
+            date=dt.date(2024, 3, day),
+            at=NOW - HOUR,
+            detail=f"damaged archives: 1 of 2: {day}.tgz (it is empty; 0 rows kept)",
+        )
+        for day in (2, 1)
+    ]
+    [problem] = problems(config, everything, damaged=damaged)
+    assert problem.title == "2 jobs with damaged archives: ndt/ndt7"
+    assert "ndt/ndt7 2024-03-02: damaged archives: 1 of 2: 2.tgz (it is empty" in problem.about
+    assert [job.number for job in problem.jobs] == [2, 1]
+    assert not problem.grave
+
+
+class TestSkippedDates:
+    def test_d27_a_parsed_date_that_is_no_partition_any_more(
+        self, config: GardenerConfig, everything: Facts
+    ) -> None:
+        before = config.start_date - DAY
+        skipped = fact(JobState.POST_PROCESSING, ago=2 * HOUR, date=before)
+        other = fact(JobState.POST_PROCESSING, ago=2 * HOUR, number=8)
+        untaken, problem = problems(config, everything, in_tables=[skipped, other])
+        assert [job.number for job in untaken.jobs] == [8]
+        assert problem.title == (
+            "1 job parsed, but the configuration does not have the date or the source: ndt/ndt7"
+        )
+        assert problem.about == f"ndt/ndt7: {before}"
+        assert f"set start_date (now {config.start_date}) to the first of these dates" in (
+            problem.todo
+        )
+        assert [job.number for job in problem.jobs] == [7]
+        assert problem.grave
+
+    def test_d27_a_source_that_is_not_configured_any_more(
+        self, config: GardenerConfig, everything: Facts
+    ) -> None:
+        skipped = fact(JobState.POST_PROCESSING, ago=MINUTE, datatype="wehe")
+        [problem] = problems(config, everything, in_tables=[skipped])
+        assert problem.about == "ndt/wehe: 2024-03-19"
+
+
+class TestChecks:
+    def check(self, **changed: Any) -> FailedCheck:
+        values: dict[str, Any] = {
+            "number": 7,
+            "experiment": "ndt",
+            "datatype": "ndt7",
+            "date": dt.date(2024, 3, 19),
+            "table": "raw_ndt.ndt7",
+            "name": "rows_of_week",
+            "severity": "warn",
+            "description": "3 rows, 114 a week ago",
+        }
+        return FailedCheck(**values | changed)
+
+    def test_checks_of_a_name_are_one_problem(
+        self, config: GardenerConfig, everything: Facts
+    ) -> None:
+        checks = [
+            self.check(),
+            self.check(number=6, date=dt.date(2024, 3, 18), description="older"),
+            self.check(name="unique_keys", severity="error", description="2 ids twice"),
+        ]
+        error, warning = problems(config, everything, failed_checks=checks)
+        assert error.title == "The check unique_keys has not passed on 1 date: ndt/ndt7"
+        assert error.grave
+        assert warning.title == "The check rows_of_week has not passed on 2 dates: ndt/ndt7"
+        assert warning.about == (
+            "raw_ndt.ndt7: 2024-03-18 to 2024-03-19\n2024-03-19: 3 rows, 114 a week ago"
+        )
+        assert not warning.grave
+        assert [job.number for job in warning.jobs] == [7, 6]

@@ -1,0 +1,337 @@
+"""Which runs of tables and joins are due, as pure plans."""
+
+import datetime as dt
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+from asks import ask_for
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gardener_api.config import GardenerConfig
+from gardener_api.jobs.job import Job, JobKey, JobState, Parsed, Priority, Request, new_job
+from gardener_api.store.table_versions import DueJoin, JoinInputs
+from gardener_dagster.planning.due_joins import JoinRun, joins_to_start
+from gardener_dagster.planning.due_tables import (
+    RUNS_PER_TICK,
+    RUNS_UNENDED,
+    EndedRun,
+    TablesRun,
+    awaits_annotations,
+    is_cancelled,
+    job_key,
+    lost_runs,
+    tables_due,
+    tables_to_start,
+    with_joins,
+    within_bounds,
+)
+from gardener_dagster.planning.ranges import ONE_DAY, consecutive
+
+START = dt.date(2024, 1, 1)
+NOW = dt.datetime(2024, 3, 1, 12, tzinfo=dt.UTC)
+GATHER = dt.timedelta(seconds=60)
+NAMES = ("ndt/annotation2", "ndt/ndt7", "ndt/tcpinfo")
+
+
+def make_config(dates_per_run: int = 4) -> GardenerConfig:
+    return GardenerConfig.model_validate(
+        {
+            "start_date": START.isoformat(),
+            "tables": {"dates_per_run": dates_per_run, "gather": "60s"},
+            "sources": [
+                {"bucket": "archive-mlab", "experiment": "ndt", "datatype": "annotation2"},
+                {
+                    "bucket": "archive-mlab",
+                    "experiment": "ndt",
+                    "datatype": "ndt7",
+                    "target_datasets": {"join": "ndt"},
+                },
+                {"bucket": "archive-mlab", "experiment": "ndt", "datatype": "tcpinfo"},
+            ],
+        }
+    )
+
+
+CONFIG = make_config()
+
+
+def day(number: int) -> dt.date:
+    """A date by its distance from the start."""
+    return START + number * ONE_DAY
+
+
+def make_job(
+    number: int,
+    name: str = "ndt/annotation2",
+    *,
+    state: JobState = JobState.POST_PROCESSING,
+    priority: Priority = Priority.BACKFILL,
+    age: dt.timedelta = dt.timedelta(),
+) -> Job:
+    key = job_key(CONFIG.source(name), day(number))
+    job = new_job(ask_for(key, priority=priority), 1, now=NOW - age)
+    parsed = NOW - age if state is not JobState.QUEUED else None
+    return replace(job, number=NAMES.index(name) + 3 * number, state=state, parsed=parsed)
+
+
+def request(
+    backfill: str | None = None, *, tables: bool = True, withdrawn: bool = False
+) -> Request:
+    return Request(
+        requester=backfill or "run",
+        run_id="r",
+        backfill_id=backfill,
+        covers_tables=tables and backfill is not None,
+        asked=NOW,
+        reported=None,
+        withdrawn=NOW if withdrawn else None,
+    )
+
+
+def parsed(*jobs: Job, backfill: str | None = None) -> list[Parsed]:
+    return [Parsed(job=job, requests=(request(backfill),)) for job in jobs]
+
+
+def due(
+    items: Iterable[Parsed],
+    *,
+    config: GardenerConfig = CONFIG,
+    taken: Collection[tuple[str, dt.date]] = (),
+    requested: Collection[str] = (),
+) -> list[TablesRun]:
+    return tables_due(
+        config, items, taken=frozenset(taken), requested=frozenset(requested), now=NOW
+    )
+
+
+def start(
+    runs: Iterable[TablesRun], open_jobs: Iterable[Job] = (), *, unended: int = 0
+) -> list[TablesRun]:
+    by_key = {job.key: job for job in open_jobs}
+    return tables_to_start(CONFIG, runs, open_jobs=by_key, unended=unended, now=NOW)
+
+
+def spans(runs: Iterable[TablesRun | JoinRun]) -> list[tuple[int, int]]:
+    return [((run.first - START).days, (run.last - START).days) for run in runs]
+
+
+# -- ranges
+
+
+@given(st.sets(st.integers(0, 40)), st.integers(1, 6))
+def test_ranges_are_consecutive_and_hold_each_date_once(days: set[int], most: int) -> None:
+    ranges = list(consecutive(map(day, days), lambda d: d, most=most))
+    assert [d for part in ranges for d in part] == sorted(map(day, days))
+    for part in ranges:
+        assert len(part) <= most
+        assert part[-1] - part[0] == (len(part) - 1) * ONE_DAY
+    for before, after in pairwise(ranges):
+        assert len(before) == most or after[0] - before[-1] > ONE_DAY
+
+
+# -- tables
+
+
+def test_a_full_range_starts_at_once_and_the_rest_waits_for_its_neighbours() -> None:
+    runs = due(parsed(*map(make_job, range(1, 7))))
+    assert spans(runs) == [(1, 4), (5, 6)]
+    coming = make_job(7, state=JobState.PARSING)
+    assert spans(start(runs, [coming])) == [(1, 4)]
+    assert spans(start(runs)) == [(1, 4), (5, 6)]
+
+
+@pytest.mark.parametrize(("age", "starts"), [(GATHER - ONE_DAY / 86_400, False), (GATHER, True)])
+def test_the_oldest_date_of_a_range_waits_no_longer_than_gather(
+    age: dt.timedelta, starts: bool
+) -> None:
+    runs = due(parsed(make_job(1, age=age), make_job(2)))
+    coming = make_job(3, state=JobState.QUEUED)
+    assert bool(start(runs, [coming])) is starts
+
+
+def test_what_a_person_cancelled_is_no_whole_chain_any_more() -> None:
+    gone = frozenset({"b"})
+    assert is_cancelled([request("b")], gone)
+    assert is_cancelled([request("b", withdrawn=True)], gone)
+    assert not is_cancelled([request("b"), request()], gone)
+    assert not is_cancelled([request("b"), request("c")], gone)
+    assert not is_cancelled([request("b", tables=False, withdrawn=True)], gone)
+    assert not is_cancelled([], gone)
+
+
+def test_a_run_key_names_the_attempts() -> None:
+    [run] = due(parsed(make_job(1), make_job(2)))
+    again = replace(run, jobs=(run.jobs[0], replace(run.jobs[1], generation=2)))
+    assert run.run_key != again.run_key
+    [single] = due(parsed(make_job(1)))
+    assert single.run_key == single.jobs[0].id
+
+
+def test_the_joins_follow_in_the_same_run_where_all_of_its_dates_are_ready() -> None:
+    [run] = due(parsed(make_job(1, "ndt/ndt7"), make_job(2, "ndt/ndt7")))
+    made = {day(1), day(2)}
+    assert with_joins(CONFIG, run, made=made, open_jobs={}).joined
+    assert not with_joins(CONFIG, run, made={day(1)}, open_jobs={}).joined
+    coming = make_job(2, state=JobState.LOADING)
+    assert not with_joins(CONFIG, run, made=made, open_jobs={coming.key: coming}).joined
+
+
+def test_a_daily_join_does_not_wait_for_a_pass_over_history_of_the_day_before() -> None:
+    annotations = CONFIG.source("ndt/annotation2")
+    before = make_job(1, state=JobState.QUEUED, priority=Priority.HISTORICAL)
+
+    def waits(priority: Priority) -> bool:
+        return awaits_annotations(annotations, day(2), {before.key: before}, priority)
+
+    assert not waits(Priority.DAILY)
+    assert waits(Priority.HISTORICAL)
+
+
+def test_a_lost_run_is_one_that_was_started_after_the_parse() -> None:
+    job = make_job(1, age=dt.timedelta(minutes=5))
+    older, newer = (
+        EndedRun(run_id=f"r{minutes}", status="FAILURE", created=NOW - minutes * GATHER)
+        for minutes in (9, 1)
+    )
+
+    def lost(*runs: EndedRun) -> list[str]:
+        by_date = {(job.key.source, job.key.date): runs}
+        return [found.run_id for found in lost_runs([job], by_id={}, by_date=by_date)]
+
+    assert lost(older) == []
+    assert lost(older, newer) == ["r1"]
+
+
+NUMBERS = st.sets(st.tuples(st.sampled_from(NAMES), st.integers(-3, 62)), max_size=60)
+
+
+@st.composite
+def some_parsed(draw: st.DrawFn) -> list[Parsed]:
+    """Parsed jobs of any priority, some of backfills; some of dates that are no partitions."""
+    return [
+        Parsed(
+            job=make_job(number, name, priority=draw(st.sampled_from(Priority))),
+            requests=(request(draw(st.sampled_from([None, "b", "c", "over"]))),),
+        )
+        for name, number in sorted(draw(NUMBERS))
+    ]
+
+
+@given(some_parsed(), NUMBERS, st.integers(1, 20))
+def test_each_due_date_is_in_one_run_of_its_like(
+    items: list[Parsed], taken: set[tuple[str, int]], most: int
+) -> None:
+    covered = {(name, day(number)) for name, number in taken}
+    runs = due(items, config=make_config(most), taken=covered, requested={"b", "c"})
+    wanted = {
+        item.job.key
+        for item in items
+        if START <= item.job.key.date < NOW.date()
+        and (item.job.key.source, item.job.key.date) not in covered
+    }
+    made = [job.key for run in runs for job in run.jobs]
+    assert sorted(map(str, made)) == sorted(map(str, wanted))
+    tags = {item.job.key: item.requests[0].backfill_id for item in items}
+    for run in runs:
+        assert 1 <= len(run.jobs) <= most
+        assert run.last - run.first == (len(run.jobs) - 1) * ONE_DAY
+        for job in run.jobs:
+            assert job.key.source == run.source.name
+            assert job.priority is run.priority
+            tag = tags[job.key]
+            assert run.backfill_id == (tag if tag in ("b", "c") else None)
+    assert [run.priority for run in runs] == sorted(run.priority for run in runs)
+    assert len({run.run_key for run in runs}) == len(runs)
+
+
+@given(some_parsed(), st.integers(0, 2 * RUNS_UNENDED))
+def test_a_tick_asks_for_no_more_than_its_bounds(items: list[Parsed], unended: int) -> None:
+    runs = due(items, config=make_config(1))
+    chosen = within_bounds(runs, unended=unended)
+    assert len(chosen) <= RUNS_PER_TICK
+    others = [run for run in chosen if run.priority is not Priority.DAILY]
+    assert len(others) <= max(0, RUNS_UNENDED - unended)
+    daily = [run for run in runs if run.priority is Priority.DAILY]
+    assert chosen[: len(daily)] == daily[:RUNS_PER_TICK]
+
+
+@given(some_parsed())
+def test_tick_after_tick_each_date_is_started_once(items: list[Parsed]) -> None:
+    taken: set[tuple[str, dt.date]] = set()
+    ticks = 0
+    while runs := start(due(items, taken=taken)):
+        started = [(job.key.source, job.key.date) for run in runs for job in run.jobs]
+        assert not taken & set(started)
+        taken |= set(started)
+        ticks += 1
+    assert due(items, taken=taken) == []
+    assert ticks <= len(items)
+
+
+# -- joins
+
+
+def due_join(number: int, *, age: dt.timedelta | None = None) -> DueJoin:
+    since = None if age is None else NOW - age
+    return DueJoin(date=day(number), inputs=JoinInputs(1, 1, 1), replaces=0, since=since)
+
+
+def joins(
+    *items: DueJoin,
+    latest: Iterable[Job] = (),
+    left_out: Collection[dt.date] = (),
+    backfills: Mapping[dt.date, str] | None = None,
+) -> list[JoinRun]:
+    by_key: dict[JobKey, Job] = {job.key: job for job in latest}
+    return joins_to_start(
+        CONFIG,
+        CONFIG.source("ndt/ndt7"),
+        items,
+        latest=by_key,
+        left_out=frozenset(left_out),
+        backfills=backfills or {},
+        now=NOW,
+    )
+
+
+def test_joins_of_consecutive_dates_are_one_run() -> None:
+    assert spans(joins(*map(due_join, (1, 2, 3, 4, 5, 8)))) == [(1, 4), (5, 5), (8, 8)]
+
+
+def test_joins_wait_for_rows_and_annotations_that_are_on_their_way() -> None:
+    for name, number in (("ndt/ndt7", 2), ("ndt/annotation2", 2), ("ndt/annotation2", 1)):
+        for state in (JobState.QUEUED, JobState.COPYING):
+            assert joins(due_join(2), latest=[make_job(number, name, state=state)]) == []
+    ended = make_job(2, "ndt/ndt7", state=JobState.JOINING)
+    assert spans(joins(due_join(2), latest=[ended])) == [(2, 2)]
+
+
+def test_joins_gather_while_a_neighbour_is_on_its_way() -> None:
+    coming = make_job(3, "ndt/ndt7", state=JobState.LOADING)
+    young, old = dt.timedelta(seconds=1), GATHER
+    assert joins(due_join(2, age=young), latest=[coming]) == []
+    assert spans(joins(due_join(2, age=young))) == [(2, 2)]
+    assert spans(joins(due_join(2, age=old), latest=[coming])) == [(2, 2)]
+
+
+def test_joins_of_one_run_are_of_one_backfill() -> None:
+    runs = joins(*map(due_join, (1, 2, 3)), backfills={day(1): "b", day(2): "b"})
+    assert [(run.backfill_id, len(run.due)) for run in runs] == [("b", 2), (None, 1)]
+
+
+def test_d27_joins_of_dates_that_are_no_partitions_are_left_alone() -> None:
+    assert spans(joins(due_join(-1), due_join(0), due_join(60), due_join(61))) == [(0, 0)]
+
+
+def test_joins_that_are_left_out_split_a_range() -> None:
+    assert spans(joins(*map(due_join, (1, 2, 3)), left_out={day(2)})) == [(1, 1), (3, 3)]
+
+
+def test_a_run_key_of_joins_names_all_versions() -> None:
+    [run] = joins(due_join(1), due_join(2))
+    newer = replace(run.due[1], inputs=JoinInputs(2, 1, 1))
+    assert replace(run, due=(run.due[0], newer)).run_key != run.run_key
+    assert replace(run, due=run.due[:1]).run_key.startswith("ndt.ndt7$20240102~raw1.")

@@ -1,0 +1,3 @@
+module gardener/parserclient
+
+go 1.20

@@ -4,7 +4,7 @@ import datetime as dt
 from collections.abc import Generator, Iterator
 
 import pytest
-from postgres import postgresql
+from postgres import empty_database, postgresql
 from stack_client import StackClient
 from stacks import new_stack, started
 
@@ -50,6 +50,16 @@ def database(request: pytest.FixtureRequest) -> Iterator[str]:
     else:
         with postgresql("fsync=off") as url:
             yield url
+
+
+@pytest.fixture(scope="module")
+def own_database(database: str) -> Iterator[str]:
+    """As ``database``, for a stack that no other test uses."""
+    if database:
+        with empty_database(database) as url:
+            yield url
+    else:
+        yield ""
 
 
 @pytest.fixture(scope="session")

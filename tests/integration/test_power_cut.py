@@ -44,10 +44,10 @@ class PowerCut:
 
 
 @pytest.fixture(scope="module")
-def cut(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PowerCut]:
+def cut(own_database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PowerCut]:
     yesterday = newest_due(dt.datetime.now(dt.UTC))
     dates = (*BACKFILLED, yesterday)
-    settings = new_stack(tmp_path_factory.mktemp("power"))
+    settings = new_stack(tmp_path_factory.mktemp("power"), postgresql=own_database)
     folder: Path = settings.home / "archives"
     expected = make_samples(folder, dates)
     with started(settings) as stack:

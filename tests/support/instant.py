@@ -35,6 +35,11 @@ _ARCHIVED = "2020-01-01T00:00:00.000Z"  # before any parse: no archive is late
 
 _COUNT = re.compile(r"SELECT (\d+) AS part, .*?\nFROM `[^.]+\.([^`]+)`")
 _RAW = re.compile(r"FROM `[^.]+\.([^`]+)` AS r\b")
+_COMPARED = (
+    "row_count", "keyless", "duplicates", "ids",
+    "published", "published_keyless", "published_ids",
+    "added", "removed", "kept",
+)  # fmt: skip
 _TABLE = re.compile(r"FROM `[^.]+\.([^`]+)`")
 Fields = Sequence[tuple[str, str]]
 
@@ -131,8 +136,13 @@ class BigQuery:
             numbers = [("part", "INTEGER"), ("row_count", "INTEGER")]
             found = [(i, self.rows.get(f"{table}${values[f'date_{i}']}", 0)) for i, table in counts]
             return _result(numbers, found)
-        [table, *_] = _TABLE.findall(sql)
+        [table, *others] = _TABLE.findall(sql)
         rows = self.rows.get(f"{table}${values['date']}", 0)
+        if "AS published_ids" in sql:  # all keys of both are the same
+            published = sum(self.rows.get(f"{other}${values['date']}", 0) for other in others)
+            numbers = [(name, "INTEGER") for name in _COMPARED]
+            found = [rows, 0, 0, rows, published, 0, published]
+            return _result(numbers, [(*found, rows - published, 0, published)])
         if "AS keyless" in sql:
             numbers = [(name, "INTEGER") for name in ("row_count", "keyless", "duplicates")]
             return _result(numbers, [(rows, 0, 0)])

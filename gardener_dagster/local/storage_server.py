@@ -5,6 +5,7 @@ Run it with ``python -m gardener_dagster.local.storage_server --help``.
 
 import argparse
 import json
+import shutil
 from functools import partial
 from http.server import HTTPServer
 from pathlib import Path
@@ -16,26 +17,33 @@ from gcp_storage_emulator.storage import Storage
 _RESUME_INCOMPLETE = 308
 
 
-class KeptStorage(Storage):  # type: ignore[misc]  # the emulator has no types
-    """Buckets and objects in a folder; a process that is killed while it writes loses none.
+class ListOfObjects:
+    """The emulator's list of all objects, with the list as it was before the last request.
 
-    The emulator writes its list of all objects in place, at each change: a process that was killed
-    meanwhile would find half a list at its next start. So the list before is kept beside it. What
-    is lost is the change that was being made, which no client was told had been made.
+    The emulator writes its list in place, at each change: a process that was killed meanwhile would
+    find half a list at its next start. What is lost so is the change that was being made, which no
+    client was told had been made.
     """
 
     def __init__(self, folder: Path) -> None:
-        """Open the folder; it is made where it is missing."""
+        """Put the list before in place of a list that is none. Call it before the list is read."""
         self._list = folder / STORAGE_DIR / ".meta"
         self._before = self._list.with_name(".meta.before")
+        self._kept: tuple[int, int] | None = None  # when it changed (nanoseconds), its size
         if self._before.exists() and not _is_json(self._list):
-            self._before.replace(self._list)
-        super().__init__(data_dir=str(folder.resolve()))
+            shutil.copyfile(self._before, self._list)
 
-    def _write_config_to_file(self) -> None:
-        if self._list.exists():
-            self._list.replace(self._before)
-        super()._write_config_to_file()
+    def keep(self) -> None:
+        """Keep the list as it is."""
+        if not self._list.exists():
+            return
+        status = self._list.stat()
+        found = (status.st_mtime_ns, status.st_size)
+        if found != self._kept:
+            copy = self._list.with_name(".meta.copy")
+            shutil.copyfile(self._list, copy)
+            copy.replace(self._before)
+            self._kept = found
 
 
 def _is_json(file: Path) -> bool:
@@ -48,6 +56,15 @@ def _is_json(file: Path) -> bool:
 
 class StorageHandler(RequestHandler):  # type: ignore[misc]  # the emulator has no types
     """Answers one request."""
+
+    def __init__(self, storage: Storage, objects: ListOfObjects, *connection: object) -> None:
+        self._objects = objects
+        super().__init__(storage, *connection)
+
+    def handle_one_request(self) -> None:
+        """Answer a request; the list as it is now is there if that is interrupted."""
+        self._objects.keep()
+        super().handle_one_request()
 
     def send_response(self, code: int, message: str | None = None) -> None:
         """Begin the answer.
@@ -69,14 +86,16 @@ class StorageServer(HTTPServer):
 
     request_queue_size = 128  # several parsers connect at once; the default is 5
 
-    def __init__(self, address: tuple[str, int], storage: Storage) -> None:
-        """Bind the port.
+    def __init__(self, address: tuple[str, int], folder: Path) -> None:
+        """Bind the port and open the folder.
 
         Args:
             address: Host and port; port 0: any that is free.
-            storage: Where buckets and objects are.
+            folder: Where buckets and objects are; it is made where it is missing.
         """
-        super().__init__(address, partial(StorageHandler, storage))
+        objects = ListOfObjects(folder)
+        storage = Storage(data_dir=str(folder.resolve()))
+        super().__init__(address, partial(StorageHandler, storage, objects))
 
 
 def main() -> None:
@@ -86,7 +105,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--data", required=True, type=Path, help="folder of the buckets")
     options = parser.parse_args()
-    with StorageServer((options.host, options.port), KeptStorage(options.data)) as server:
+    with StorageServer((options.host, options.port), options.data) as server:
         server.serve_forever()
 
 

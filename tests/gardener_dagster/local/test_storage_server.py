@@ -14,7 +14,7 @@ import requests
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import storage
 
-from gardener_dagster.local.storage_server import KeptStorage, StorageServer
+from gardener_dagster.local.storage_server import StorageServer
 
 CHUNK = 256 * 1024  # the unit of Cloud Storage's chunks
 SIZES = [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK, 5 * CHUNK + 17]
@@ -26,7 +26,7 @@ def noise(size: int) -> bytes:
 
 @contextmanager
 def served(folder: Path) -> Iterator[str]:
-    with StorageServer(("127.0.0.1", 0), KeptStorage(folder)) as server:
+    with StorageServer(("127.0.0.1", 0), folder) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
@@ -173,8 +173,8 @@ def test_killed_again_and_again_it_starts_with_what_it_had_answered(tmp_path: Pa
         port_file = tmp_path / f"port-{round_}"
         program = (
             "import sys; from pathlib import Path;"
-            "from gardener_dagster.local.storage_server import KeptStorage, StorageServer\n"
-            "with StorageServer(('127.0.0.1', 0), KeptStorage(Path(sys.argv[1]))) as server:\n"
+            "from gardener_dagster.local.storage_server import StorageServer\n"
+            "with StorageServer(('127.0.0.1', 0), Path(sys.argv[1])) as server:\n"
             "    Path(sys.argv[2]).write_text(str(server.server_address[1]) + '\\n')\n"
             "    server.serve_forever()\n"
         )

@@ -13,11 +13,14 @@ def find(name: str) -> Path:
 
 
 def packaged(name: str) -> Path:
-    """Return the file that was installed with the package.
+    """Return the file of the checkout that the code is in, or else the one that was installed.
 
     Raises:
         FileNotFoundError: The installation has no such file.
     """
+    checkout = Path(__file__).parents[2] / name
+    if checkout.is_file():
+        return checkout
     for path in files("gardener") or ():
         if path.match(f"share/gardener/{name}"):
             return Path(str(path.locate()))

@@ -141,8 +141,8 @@ class BigQuery:
         if "AS published_ids" in sql:  # all keys of both are the same
             published = sum(self.rows.get(f"{other}${values['date']}", 0) for other in others)
             numbers = [(name, "INTEGER") for name in _COMPARED]
-            found = [rows, 0, 0, rows, published, 0, published]
-            return _result(numbers, [(*found, rows - published, 0, published)])
+            same = (rows, 0, 0, rows, published, 0, published, rows - published, 0, published)
+            return _result(numbers, [same])
         if "AS keyless" in sql:
             numbers = [(name, "INTEGER") for name in ("row_count", "keyless", "duplicates")]
             return _result(numbers, [(rows, 0, 0)])

@@ -124,7 +124,7 @@ def of_raw(
 
 def of_annotations(
     rules: AuditRules, count: AnnotationCount, before: tuple[int, int] | None
-) -> dict[str, Verdict]:
+) -> Mapping[str, Verdict]:
     """Audit what a join would make of a date.
 
     Args:

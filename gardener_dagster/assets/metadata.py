@@ -65,7 +65,7 @@ def about_load(result: LoadResult, chosen: LoadSource) -> dict[str, Any]:
 
 
 def about_copy(dedup: DedupResult, copy: CopyResult, keys: KeyComparison) -> dict[str, Any]:
-    """Say what came into raw, and what that changed."""
+    """Say what came into raw, and what that changed: the keys are raw's and its last version's."""
     return {
         "dagster/row_count": copy.rows,
         "rows before": copy.rows_before or 0,
@@ -74,16 +74,16 @@ def about_copy(dedup: DedupResult, copy: CopyResult, keys: KeyComparison) -> dic
         "ids in both": keys.kept,
         "rows loaded": dedup.rows_before,
         "duplicates removed": dedup.duplicates_removed,
-        "rows without a key": dedup.null_keys,
+        "rows without a key": keys.keyless,
     } | ({"warning": copy.warning} if copy.warning else {})
 
 
-def about_join(result: JoinResult) -> dict[str, Any]:
-    """Say how much was annotated."""
-    share = result.annotated / result.rows if result.rows else 0.0
+def about_join(result: JoinResult, annotated: int) -> dict[str, Any]:
+    """Say how many of the joined rows are annotated."""
+    share = annotated / result.rows if result.rows else 0.0
     return {
         "dagster/row_count": result.rows,
-        "rows annotated": result.annotated,
+        "rows annotated": annotated,
         "share annotated": round(share, 4),
         "annotations of the date": result.annotations,
         "annotations of the day before": result.annotations_before,

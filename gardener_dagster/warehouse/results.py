@@ -185,14 +185,12 @@ class DedupResult(Result):
     """A tmp partition has one row per key.
 
     Attributes:
-        null_keys: rows without a key, all kept.
-        rewritten: False where there was nothing to remove, so only the key columns were read.
+        keys: of it, and of the published partition that it would replace.
     """
 
     rows_before: int
     duplicates_removed: int
-    null_keys: int
-    rewritten: bool
+    keys: KeyComparison
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,13 +222,11 @@ class JoinResult(Result):
     """A joined partition was replaced, or there was nothing to join.
 
     Attributes:
-        annotated: rows that found their annotation.
         annotations: rows of annotations of the date itself.
         annotations_before: rows of annotations of the day before.
         skipped: why nothing was joined; empty where something was.
     """
 
-    annotated: int
     annotations: int
     annotations_before: int
     skipped: str = ""

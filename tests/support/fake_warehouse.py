@@ -6,7 +6,6 @@ hook before each may fail, wait or kill; tests of the operations themselves use 
 
 import datetime as dt
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -88,8 +87,7 @@ class FakeTables:
             bq_jobs=(),
             rows_before=len(before),
             duplicates_removed=len(before) - len(ids),
-            null_keys=0,
-            rewritten=len(before) > len(ids),
+            keys=self._compare_keys(tables, ctx),
         )
 
     def copy(
@@ -144,13 +142,11 @@ class FakeTables:
             )
         ids = self.of(tables.raw_partition(ctx.date))
         self._end("join", ctx, joined, list(ids))
-        found = Counter(ids) & Counter(self.of(annotations))
         return JoinResult(
             operation="join",
             table=joined.id,
             rows=len(ids),
             bq_jobs=(),
-            annotated=found.total(),
             annotations=len(self.of(annotations)),
             annotations_before=0,
         )
@@ -162,9 +158,7 @@ class FakeTables:
         rows = len(self.of(partition))
         return (Origin(archive=archive, version="v1", rows=rows),) if rows else ()
 
-    def compare_keys(
-        self, tables: SourceTables, key: Sequence[str], ctx: JobContext
-    ) -> KeyComparison:
+    def _compare_keys(self, tables: SourceTables, ctx: JobContext) -> KeyComparison:
         staged, published = (
             self.of(partition)
             for partition in (tables.tmp_partition(ctx.date), tables.raw_partition(ctx.date))

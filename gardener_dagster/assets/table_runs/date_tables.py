@@ -192,7 +192,7 @@ class DateTables:
         dedup = self.operations.dedup(self.names, self.source.dedup_key, self._context())
         self._record(dedup)
         self._enter(JobState.COPYING)
-        audit = self._publisher.audit_raw(self._listing, tmp, job=self._parse)
+        audit = self._publisher.audit_raw(self._listing, tmp, dedup.keys, job=self._parse)
         loaded = tmp is not None and self._parse is not None and tmp.job == self._parse
         copy = self.operations.copy(
             self.names,
@@ -269,14 +269,14 @@ class DateTables:
         log.begin_join(table, self.date, inputs, run_id=run_id, now=utc_now())
         self._enter(JobState.JOINING, f"run {run_id}")
         self._require_unique_keys()
-        found = self._publisher.audit_join(table, inputs)
+        audit = self._publisher.audit_join(table, inputs)
         raw = log.partition(self.source.raw_table, self.date)
         result = self._join(table, annotations)
         self._record(result)
-        found["rows_of_raw"] = audits.rows_of_raw(
+        of_raw = audits.rows_of_raw(
             result.rows, raw.rows if raw and raw.version == inputs.raw else result.rows
         )
-        self._publisher.check_joined(table, found)
+        self._publisher.check_joined(table, {**audit.verdicts, "rows_of_raw": of_raw})
         version = log.record_join(
             table,
             self.date,
@@ -287,14 +287,14 @@ class DateTables:
             now=utc_now(),
         )
         self._publisher.join_published(
-            table, inputs, version=version, rows=result.rows, annotated=result.annotated
+            table, inputs, version=version, rows=result.rows, annotated=audit.annotated
         )
         self._enter(JobState.COMPLETE)
         versions = {
             "version of raw": inputs.raw,
             "versions of annotations": f"{inputs.annotations}, {inputs.annotations_before}",
         }
-        about = metadata.about_join(result) | versions
+        about = metadata.about_join(result, audit.annotated) | versions
         self.tell(
             Made(key=key, date=self.date, metadata=self._metadata(table, result, about=about))
         )

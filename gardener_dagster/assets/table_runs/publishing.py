@@ -50,6 +50,19 @@ class RawAudit:
     verdicts: Mapping[str, audits.Verdict]
 
 
+@dataclass(frozen=True, kw_only=True)
+class JoinAudit:
+    """What a join would publish, which is fit for it.
+
+    Attributes:
+        annotated: Rows that find their annotation.
+        verdicts: Of the audits.
+    """
+
+    annotated: int
+    verdicts: Mapping[str, audits.Verdict]
+
+
 def staged_rows(tmp: PartitionRecord | None) -> str:
     """Name the rows of a tmp partition, for decisions about them."""
     return f"load {tmp.version} of parse {tmp.job or 0}" if tmp else "load 0"
@@ -82,13 +95,19 @@ class Publisher:
     # -- raw
 
     def audit_raw(
-        self, listing: DateListing, tmp: PartitionRecord | None, *, job: int | None
+        self,
+        listing: DateListing,
+        tmp: PartitionRecord | None,
+        keys: KeyComparison,
+        *,
+        job: int | None,
     ) -> RawAudit | None:
         """Audit the rows in tmp against the published ones.
 
         Args:
             listing: What the buckets hold of the date.
             tmp: The partition of tmp as it was loaded.
+            keys: Of its rows and of the published ones.
             job: Number of the parse job.
 
         Returns:
@@ -100,7 +119,6 @@ class Publisher:
         """
         source, survey = self.work.source, self.work.warehouse.tables.survey
         names, context = source_tables(source), self.context()
-        keys = survey.compare_keys(names, source.dedup_key, context)
         if not keys.rows:
             return None
         origins = survey.origins(names, names.tmp_partition(self.date), context)
@@ -193,7 +211,7 @@ class Publisher:
 
     # -- joined
 
-    def audit_join(self, table: str, inputs: JoinInputs) -> dict[str, audits.Verdict]:
+    def audit_join(self, table: str, inputs: JoinInputs) -> JoinAudit:
         """Audit what a join would publish.
 
         Raises:
@@ -204,13 +222,11 @@ class Publisher:
         known = [c for c in self.work.store.changes.of(table, self.date) if c.annotated is not None]
         before = (known[0].rows, known[0].annotated or 0) if known and count.published else None
         found = checks.of_annotations(self.work.rules, count, before)
-        if not count.rows:
-            return found  # there is nothing to join: the join decides
-        return dict(
-            self._judged(
+        if count.rows:  # else there is nothing to join: the join decides
+            found = self._judged(
                 table, found, staged_join(inputs), published=bool(count.published), job=None
             )
-        )
+        return JoinAudit(annotated=count.annotated, verdicts=found)
 
     def join_published(
         self, table: str, inputs: JoinInputs, *, version: int, rows: int, annotated: int

@@ -38,18 +38,17 @@ class Joiner:
                 " this join follows by itself",
             )
         self._ensure_tables(step)
-        names = {
-            name: quoted_table(self._engine.project, partition.table_id)
-            for name, partition in (("annotations", annotations), ("raw", raw), ("joined", joined))
-        }
         parameters = [Parameter("date", "DATE", date)]
-        sql = query("join", annotations=names["annotations"], raw=names["raw"])
+        sql = query(
+            "join",
+            annotations=quoted_table(self._engine.project, annotations.table_id),
+            raw=quoted_table(self._engine.project, raw.table_id),
+        )
         _, done = self._engine.query(step, sql, parameters, destination=joined, may_add_fields=True)
-        sql = query("join_count", annotations=names["annotations"], joined=names["joined"])
-        [row], counted = self._engine.select(step, sql, parameters, part="count")
-        if row["row_count"] != raw_rows:
+        [rows] = self._survey.count_rows(tables, [joined], step.ctx)
+        if rows != raw_rows:
             raise WrongRowCount(
-                f"it has {row['row_count']:,} rows, {raw} had {raw_rows:,}:"
+                f"it has {rows:,} rows, {raw} had {raw_rows:,}:"
                 " raw was replaced while it was joined",
                 operation=step.operation,
                 table=joined.id,
@@ -57,9 +56,7 @@ class Joiner:
                 bq_job_url=done.url,
                 advice="run the join again",
             )
-        return self._result(
-            step, raw_rows, annotation_rows, (done, counted), annotated=row["annotated"]
-        )
+        return self._result(step, raw_rows, annotation_rows, (done,))
 
     def _join_nothing(
         self, step: Step, joined_rows: int, annotation_rows: Sequence[int], *, may_empty: bool
@@ -99,7 +96,6 @@ class Joiner:
         annotation_rows: Sequence[int],
         bq_jobs: tuple[BqJob, ...] = (),
         *,
-        annotated: int = 0,
         skipped: str = "",
     ) -> JoinResult:
         return JoinResult(
@@ -107,7 +103,6 @@ class Joiner:
             table=step.partition.id,
             rows=rows,
             bq_jobs=bq_jobs,
-            annotated=annotated,
             annotations=annotation_rows[0],
             annotations_before=annotation_rows[1],
             skipped=skipped,

@@ -56,23 +56,15 @@ class Survey:
         Raises:
             ValueError: the key is not made of column names.
         """
-        return self.count_keys_for(self._step(tables, partition, ctx), key)
-
-    def count_keys_for(self, step: Step, key: Sequence[str]) -> KeyCount:
-        """Do the same as a part of another operation.
-
-        Raises:
-            ValueError: the key is not made of column names.
-        """
-        parts = key_parts(key)
+        step, parts = self._step(tables, partition, ctx), key_parts(key)
         sql = query(
-            "dedup_count",
-            table=self._quoted(step.partition),
+            "key_count",
+            table=self._quoted(partition),
             key_columns=parts["key_columns"],
             key_names=parts["key_names"],
             keyless=parts["keyless"],
         )
-        parameters = [Parameter("date", "DATE", step.partition.date)]
+        parameters = [Parameter("date", "DATE", partition.date)]
         [row], done = self._engine.select(step, sql, parameters, part="count")
         return KeyCount(
             rows=row["row_count"],
@@ -81,16 +73,19 @@ class Survey:
             bq_jobs=(done,),
         )
 
-    def compare_keys(
-        self, tables: SourceTables, key: Sequence[str], ctx: JobContext
-    ) -> KeyComparison:
+    def compare_keys(self, step: Step, key: Sequence[str]) -> KeyComparison:
         """Compare the tmp partition with the published raw one. Reads the key's columns.
+
+        Args:
+            step: what this is a part of.
+            key: columns, or fields of records.
 
         Raises:
             ValueError: the key is not made of column names.
         """
-        tmp, raw = tables.tmp_partition(ctx.date), tables.raw_partition(ctx.date)
-        step, parts = self._step(tables, tmp, ctx), key_parts(key)
+        tables, date = step.tables, step.ctx.date
+        tmp, raw = tables.tmp_partition(date), tables.raw_partition(date)
+        parts = key_parts(key)
         columns = {name: parts[name] for name in ("key_columns", "keyless")}
         sides = [(tmp, "1", "0"), (raw, "0", "1")]
         keys = "\nUNION ALL\n".join(
@@ -102,7 +97,7 @@ class Survey:
         [row], done = self._engine.select(
             step,
             query("compare_keys", keys=keys, **names),
-            [Parameter("date", "DATE", ctx.date)],
+            [Parameter("date", "DATE", date)],
             part="compare",
         )
         return KeyComparison(rows=row.pop("row_count"), **row, bq_jobs=(done,))

@@ -30,7 +30,6 @@ from gardener_dagster.warehouse.operations.tables import Tables
 from gardener_dagster.warehouse.operations.takeover import cancel_unfinished
 from gardener_dagster.warehouse.queries import key_parts, query
 from gardener_dagster.warehouse.results import (
-    BqJob,
     CopyResult,
     DedupResult,
     DeleteResult,
@@ -109,8 +108,9 @@ class Warehouse:
     def dedup(self, tables: SourceTables, key: Sequence[str], ctx: JobContext) -> DedupResult:
         """Leaves one row per key in the tmp partition: the newest, ties always broken the same way.
 
-        A query over the key's columns comes first; only where it finds duplicates is the partition
-        rewritten, in one job.
+        A query over the key's columns comes first. It compares them with the published ones, too:
+        audits decide by that whether the rows are published. Only where it finds duplicates is the
+        partition rewritten, in one job, and compared again.
 
         Args:
             tables: the source's.
@@ -122,9 +122,9 @@ class Warehouse:
             WarehouseError: BigQuery failed.
         """
         step = self._step("dedup", tables, ctx, tables.tmp_partition(ctx.date))
-        keys = self.survey.count_keys_for(step, key)
-        rewrites: tuple[BqJob, ...] = ()
-        if keys.duplicates:
+        found = keys = self.survey.compare_keys(step, key)
+        jobs = found.bq_jobs
+        if found.duplicates:
             parts = key_parts(key)
             sql = query(
                 "dedup",
@@ -136,16 +136,16 @@ class Warehouse:
             _, rewrite = self._engine.query(
                 step, sql, parameters, part="rewrite", destination=step.partition
             )
-            rewrites = (rewrite,)
+            keys = self.survey.compare_keys(step, key)
+            jobs += (rewrite, *keys.bq_jobs)
         return DedupResult(
             operation=step.operation,
             table=step.partition.id,
-            rows=keys.rows - keys.duplicates,
-            bq_jobs=keys.bq_jobs + rewrites,
-            rows_before=keys.rows,
-            duplicates_removed=keys.duplicates,
-            null_keys=keys.keyless,
-            rewritten=bool(rewrites),
+            rows=keys.rows,
+            bq_jobs=jobs,
+            rows_before=found.rows,
+            duplicates_removed=found.rows - keys.rows,
+            keys=keys,
         )
 
     def copy(

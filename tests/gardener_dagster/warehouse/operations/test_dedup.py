@@ -23,7 +23,7 @@ def test_the_newest_row_of_a_key_stays(lab: "Lab", rows: Any) -> None:
     )
     result = lab.warehouse().dedup(lab.tables(), ("id",), lab.context())
     assert (result.rows_before, result.rows, result.duplicates_removed) == (4, 2, 2)
-    assert result.rewritten
+    assert (result.keys.rows, result.keys.duplicates) == (2, 0)
     found = {row["id"]: row["a"]["MeanThroughputMbps"] for row in lab.rows(partition)}
     assert found == {"x": 3.0, "y": 1.0}
 
@@ -48,7 +48,7 @@ def test_d10_rows_with_no_id_are_kept_and_counted(lab: "Lab", rows: Any) -> None
         ]
     )
     result = lab.warehouse().dedup(lab.tables(), ("id",), lab.context())
-    assert (result.null_keys, result.duplicates_removed) == (4, 1)
+    assert (result.keys.keyless, result.duplicates_removed) == (4, 1)
     assert lab.ids(partition) == [None, None, "", "", "x"]
 
 
@@ -94,8 +94,7 @@ def test_a_clean_partition_is_not_rewritten(lab: "Lab", rows: Any) -> None:
     lab.load([rows.ndt7("x"), rows.ndt7("y"), rows.ndt7(None)])
     lab.faults.seen.clear()
     result = lab.warehouse().dedup(lab.tables(), ("id",), lab.context())
-    assert not result.rewritten
-    assert (result.rows, result.duplicates_removed, result.null_keys) == (3, 0, 1)
+    assert (result.rows, result.duplicates_removed, result.keys.keyless) == (3, 0, 1)
     assert len(lab.faults.job_ids()) == 1
     assert len(result.bq_jobs) == 1
 

@@ -289,8 +289,7 @@ def work_on(
         KEYS[datatype],
     )
     warehouse.load(tables, source, ctx)
-    warehouse.dedup(tables, key, ctx)
-    keys = warehouse.survey.compare_keys(tables, key, ctx)
+    keys = warehouse.dedup(tables, key, ctx).keys
     found = {
         "rows_of_previous": rows_of_previous(
             keys.rows, keys.published_unique or None, share=audits.threshold

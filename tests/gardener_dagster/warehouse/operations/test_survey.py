@@ -3,6 +3,7 @@
 import datetime as dt
 from typing import TYPE_CHECKING, Any
 
+from gardener_dagster.warehouse.names import Step
 from gardener_dagster.warehouse.results import KeyComparison
 
 if TYPE_CHECKING:
@@ -12,7 +13,9 @@ DATE = dt.date(2024, 3, 1)
 
 
 def compared(lab: "Lab", *key: str) -> dict[str, int]:
-    found = lab.warehouse().survey.compare_keys(lab.tables(), key or ("id",), lab.context())
+    tables, ctx = lab.tables(), lab.context()
+    step = Step(operation="any", tables=tables, ctx=ctx, partition=tables.tmp_partition(DATE))
+    found = lab.warehouse().survey.compare_keys(step, key or ("id",))
     names = set(KeyComparison.__dataclass_fields__) - {"bq_jobs"}
     assert len(found.bq_jobs) == 1
     return {name: getattr(found, name) for name in names if getattr(found, name)}
@@ -57,7 +60,8 @@ def test_rows_that_a_join_would_annotate(lab: "Lab", rows: Any) -> None:
     before = survey.count_annotated(lab.tables(), lab.context())
     assert (before.rows, before.annotated, before.published) == (3, 0, 0)
     lab.publish([rows.annotation("x", "lga01")], datatype="annotation2")
-    joined = lab.warehouse().join(lab.tables(), lab.context(), annotations_known_empty=False)
+    lab.warehouse().join(lab.tables(), lab.context(), annotations_known_empty=False)
     found = survey.count_annotated(lab.tables(), lab.context())
-    assert (found.rows, found.annotated, found.published) == (3, joined.annotated, 3)
-    assert joined.annotated == 1
+    assert (found.rows, found.annotated, found.published) == (3, 1, 3)
+    joined = lab.rows(lab.tables().joined_partition(DATE), "id, server")
+    assert [row["id"] for row in joined if row["server"]] == ["x"]

@@ -201,9 +201,16 @@ KUBECONFIG = json.dumps(
 
 
 def test_the_limits_are_those_of_the_laptop() -> None:
-    """One place says why; the other file must not drift."""
+    """One place says why; the other file must not drift. Pods do not share two cores."""
     laptop, production = load(ROOT / "dagster.yaml"), load(DEPLOY / "dagster.yaml")
-    assert production["concurrency"] == laptop["concurrency"]
+    limits, of_laptop = production["concurrency"]["runs"], laptop["concurrency"]["runs"]
+    parse, tables = limits["tag_concurrency_limits"][:3], limits["tag_concurrency_limits"][3:]
+    assert parse == of_laptop["tag_concurrency_limits"][:3]
+    twice = [{**of, "limit": 2 * of["limit"]} for of in of_laptop["tag_concurrency_limits"][3:]]
+    assert tables == twice
+    for file in (limits, of_laptop):
+        each = [of["limit"] for of in file["tag_concurrency_limits"][:4]]
+        assert file["max_concurrent_runs"] == sum(each) + 1
     assert production["run_retries"] == laptop["run_retries"]
     queue = dict(production["run_coordinator"]["config"])
     assert {"parse", "tables"} == queue.pop("kubernetes").keys()

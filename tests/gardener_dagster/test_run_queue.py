@@ -104,9 +104,9 @@ def test_d44_a_run_over_the_whole_chain_holds_no_place_of_tables_while_it_waits(
     for _ in range(6):
         queue.submit(PARSED, limit_tags({}, whole))
     assert len(queue.start()) == 6
-    for _ in range(4):
+    for _ in range(2):
         queue.submit(raw("ndt"))
-    assert len(queue.start()) == 4
+    assert len(queue.start()) == 2
 
 
 def test_waiting_parse_runs_starve_neither_tables_nor_daily_ones(queue: Queue) -> None:
@@ -129,7 +129,7 @@ def test_one_experiment_does_not_starve_another(queue: Queue) -> None:
     for experiment in ("ndt", "wehe", "msak"):
         for _ in range(8):
             queue.submit(raw(experiment))
-    assert len(queue.start()) == 12
+    assert len(queue.start()) == 6
     queue.submit(raw("utilization"))
     [run] = queue.start()
     assert run.tags[TABLES_TAG] == "utilization"
@@ -144,7 +144,7 @@ def test_all_limits_fit_together(queue: Queue) -> None:
             queue.submit(raw(experiment))
     tags = [(run.tags.get(PARSE_TAG), run.tags.get(TABLES_TAG)) for run in queue.start()]
     assert len([parse for parse, _ in tags if parse]) == 4 + 6 + 1
-    assert len([tables for _, tables in tags if tables]) == 16
+    assert len([tables for _, tables in tags if tables]) == 8
 
 
 def test_the_tables_of_a_daily_job_come_before_those_of_a_backfill(queue: Queue) -> None:

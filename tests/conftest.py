@@ -1,6 +1,7 @@
 """Where tests have their files, and how several processes share the tests (``pytest -n``)."""
 
 import os
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
 STACK = "tests/integration/"
 STACK_SECONDS = 1_500
-
+DEFECT = re.compile(r"test_d\d\d_")
 
 MEMORY = Path("/dev/shm")  # noqa: S108 - tempfile makes the folders in it
 MEMORY_BYTES = 8 * 2**30
@@ -34,8 +35,10 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(tryfirst=True)  # before what `-m` asks for is looked at
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of the whole stack are marked ``stack``, and have more time."""
+    """Tests of the whole stack are marked, and have more time; tests of defects are marked."""
     for item in items:
+        if DEFECT.match(item.name):
+            item.add_marker(pytest.mark.defect)
         if item.nodeid.startswith(STACK):
             item.add_marker(pytest.mark.stack)
             item.add_marker(pytest.mark.timeout(STACK_SECONDS))

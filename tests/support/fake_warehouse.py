@@ -87,7 +87,7 @@ class FakeTables:
             bq_jobs=(),
             rows_before=len(before),
             duplicates_removed=len(before) - len(ids),
-            keys=self._compare_keys(tables, ctx),
+            keys=self.compare_keys(tables, ctx),
         )
 
     def copy(
@@ -158,7 +158,7 @@ class FakeTables:
         rows = len(self.of(partition))
         return (Origin(archive=archive, version="v1", rows=rows),) if rows else ()
 
-    def _compare_keys(self, tables: SourceTables, ctx: JobContext) -> KeyComparison:
+    def compare_keys(self, tables: SourceTables, ctx: JobContext) -> KeyComparison:
         staged, published = (
             self.of(partition)
             for partition in (tables.tmp_partition(ctx.date), tables.raw_partition(ctx.date))

@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 
 import dagster as dg
 import pytest
@@ -27,7 +28,8 @@ from table_dates import (
 from gardener_api.jobs.job import JobState
 from gardener_dagster.assets.keys import ACCEPT_TAG, BACKFILL_TAG
 from gardener_dagster.assets.table_runs import locking, runner
-from gardener_dagster.warehouse.names import JobContext
+from gardener_dagster.warehouse.names import JobContext, SourceTables
+from gardener_dagster.warehouse.results import DedupResult
 
 NOW = dt.datetime(2024, 3, 9, tzinfo=dt.UTC)
 CANCELLED_RUN = "ca000000-0000-4000-8000-000000000000"
@@ -170,11 +172,13 @@ def test_a_date_whose_keys_are_not_unique_is_not_joined(
     dates.parse(1, 2)
     dedup = FakeTables.dedup
 
-    def doubled(self: FakeTables, tables: object, key: object, ctx: JobContext) -> object:
+    def doubled(
+        self: FakeTables, tables: SourceTables, key: object, ctx: JobContext
+    ) -> DedupResult:
         result = dedup(self, tables, key, ctx)  # type: ignore[arg-type]
         if ctx.date == day(2):
             self.rows["tmp_ndt.ndt7$20240302"] *= 2
-        return result
+        return replace(result, keys=self.compare_keys(tables, ctx))
 
     with monkeypatch.context() as patch:
         patch.setattr(FakeTables, "dedup", doubled)

@@ -159,7 +159,7 @@ def test_priority_and_limit_of_queries(lab: "Lab", rows: Any) -> None:
 def test_d14_values_are_parameters_of_the_query(lab: "Lab", rows: Any) -> None:
     lab.load([rows.ndt7("x")] * 2)
     result = lab.warehouse().dedup(lab.tables(), ("id",), lab.context())
-    assert len(result.bq_jobs) == 2
+    assert len(result.bq_jobs) == 3
     for done in result.bq_jobs:
         job = lab.client.get_job(done.id)
         assert isinstance(job, bigquery.QueryJob)

@@ -52,7 +52,9 @@ QUEUE_ORDER: Mapping[Priority, str] = {
 }
 PARENT_RUN_TAG = "dagster/parent_run_id"
 ROOT_RUN_TAG = "dagster/root_run_id"
-_RESUMES = ("dagster/is_resume_retry", "dagster/is_asset_resume_retry", "dagster/retry_number")
+RETRY_TAG = "dagster/retry_number"
+"""On a run that Dagster itself started since another was lost; a person's re-execution has none."""
+_RESUMES = ("dagster/is_resume_retry", "dagster/is_asset_resume_retry", RETRY_TAG)
 
 
 def parsed_key(source: Source) -> dg.AssetKey:

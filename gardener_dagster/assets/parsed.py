@@ -34,7 +34,12 @@ from gardener_dagster.assets.keys import (
     tmp_key,
 )
 from gardener_dagster.assets.partitions import date_of
-from gardener_dagster.assets.requesters import CANCELLED, cancelled_by, find_requester
+from gardener_dagster.assets.requesters import (
+    CANCELLED,
+    cancelled_by,
+    find_requester,
+    refuse_cancelled,
+)
 from gardener_dagster.planning.due_tables import job_key
 from gardener_dagster.resources import GCSResource, store_needed
 
@@ -70,6 +75,8 @@ def build_parse(
     ) -> Iterator[Event]:
         """Asks for the jobs of the selected sources and dates; reports each as it ends."""
         selected = [s for k, s in sources.items() if k in context.selected_asset_keys]
+        with store_needed():
+            refuse_cancelled(context.instance, context.run, job_store)
         request = _Request.of(context, config)
         client = gcs.client
         waiting = Waiting(context, job_store, request)

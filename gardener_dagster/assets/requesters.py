@@ -14,9 +14,17 @@ from dagster import DagsterRunStatus, RunsFilter
 
 from gardener_api.jobs.job import BY_PERSON, Job
 from gardener_api.store.store import JobStore
-from gardener_dagster.assets.keys import PARENT_RUN_TAG, ROOT_RUN_TAG, requester_of, resumes
+from gardener_dagster.assets.keys import (
+    BACKFILL_TAG,
+    PARENT_RUN_TAG,
+    RETRY_TAG,
+    ROOT_RUN_TAG,
+    requester_of,
+    resumes,
+)
 
 CANCELLED = frozenset({DagsterRunStatus.CANCELING, DagsterRunStatus.CANCELED})
+_CANCELLED_BACKFILL = ("CANCELING", "CANCELED")
 
 
 def find_requester(run: dg.DagsterRun, get_run: Callable[[str], dg.DagsterRun | None]) -> str:
@@ -38,6 +46,30 @@ def find_requester(run: dg.DagsterRun, get_run: Callable[[str], dg.DagsterRun | 
             return requester_of(repeats, {})
         run = parent
     return requester_of(run.run_id, run.tags)
+
+
+def refuse_cancelled(instance: dg.DagsterInstance, run: dg.DagsterRun, store: JobStore) -> None:
+    """Refuse to go on for a backfill that a person cancelled; take back what was asked for.
+
+    A run that is lost while its backfill is being cancelled is retried by Dagster all the same, and
+    the retry is no run of the backfill any more: nobody would ever cancel it.
+
+    Raises:
+        dg.Failure: The run is such a retry.
+    """
+    if RETRY_TAG not in run.tags or BACKFILL_TAG in run.tags:
+        return
+    kind, _, backfill_id = find_requester(run, instance.get_run_by_id).partition("/")
+    backfill = instance.get_backfill(backfill_id) if kind == "backfill" else None
+    if backfill is None or backfill.status.value not in _CANCELLED_BACKFILL:
+        return
+    by = f"{BY_PERSON}, who cancelled backfill {backfill_id}"
+    store.withdraw(run.tags[PARENT_RUN_TAG], by=by, now=dt.datetime.now(dt.UTC))
+    raise dg.Failure(
+        f"backfill {backfill_id}, which this run would go on for, was cancelled. What to do:"
+        " nothing, or ask for its dates again (`gardener backfill --missing`)",
+        allow_retries=False,
+    )
 
 
 def cancelled_by(run_id: str) -> str:

@@ -1,13 +1,10 @@
 import datetime as dt
-from collections.abc import Callable
-from typing import Any
 
 import dagster as dg
 import pytest
-from asks import ask_for
-from dagster import DagsterExecutionInterruptedError, DagsterRunStatus, RunsFilter
 from google.cloud import storage
-from simulated import Parser, Put
+from parse_runs import DAYS, NDT7, At, materialized, run_parse
+from simulated import Parser
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from gardener_api.jobs.job import JobState, Outcome
@@ -17,42 +14,7 @@ from gardener_dagster.assets import parsed
 from gardener_dagster.assets.parsed import parsed_metadata
 from gardener_dagster.planning.due_tables import job_key
 
-DAYS = [dt.date(2024, 3, day) for day in (1, 2, 3)]
-NOW = dt.datetime(2024, 3, 5, tzinfo=dt.UTC)
-NDT7 = dg.AssetKey(["parsed", "ndt", "ndt7"])
 ANNOTATION2 = dg.AssetKey(["parsed", "ndt", "annotation2"])
-
-
-def run_parse(
-    defs: dg.Definitions,
-    instance: dg.DagsterInstance,
-    keys: list[dg.AssetKey],
-    first: dt.date,
-    last: dt.date | None = None,
-) -> dg.ExecuteInProcessResult:
-    job = defs.resolve_implicit_global_asset_job_def()
-    single = {"partition_key": first.isoformat()}
-    tags = {
-        "dagster/asset_partition_range_start": first.isoformat(),
-        "dagster/asset_partition_range_end": (last or first).isoformat(),
-    }
-    return job.execute_in_process(
-        instance=instance,
-        asset_selection=keys,
-        raise_on_error=False,
-        **({"tags": tags} if last else single),
-    )
-
-
-def materialized(instance: dg.DagsterInstance, key: dg.AssetKey) -> set[str]:
-    return set(instance.get_materialized_partitions(key))
-
-
-@pytest.fixture
-def archives(put_archive: Put) -> None:
-    for day in DAYS:
-        for name in ("a.tgz", "b.tgz"):
-            put_archive(day, name=name)
 
 
 @pytest.mark.usefixtures("archives")
@@ -166,158 +128,6 @@ def test_a_run_that_waits_long_says_where_to_look(
     assert result.success
     told = [entry.user_message for entry in instance.all_logs(result.run_id) if entry.level == 30]
     assert "waiting for 1 job; none was parsed for 0 s. What to do: see the status page" in told[0]
-
-
-At = Callable[..., None]
-
-
-@pytest.fixture
-def when_polling(monkeypatch: pytest.MonkeyPatch) -> At:
-    """Does something when the run first looks at its jobs, or each time; it has asked by then."""
-    monkeypatch.setattr(parsed, "POLL_SECONDS", 0.05)
-    monkeypatch.setattr(parsed, "CANCEL_POLL_SECONDS", 0.1)
-    unreported = JobStore.unreported
-
-    def arrange(happens: Callable[[], object], *, always: bool = False) -> None:
-        pending = [happens]
-
-        def poll(store: JobStore, *args: Any, **kwargs: Any) -> list[Outcome]:
-            if pending:
-                (pending[0] if always else pending.pop())()
-            return unreported(store, *args, **kwargs)
-
-        monkeypatch.setattr(JobStore, "unreported", poll)
-
-    return arrange
-
-
-def the_run(instance: dg.DagsterInstance) -> dg.DagsterRun:
-    [run] = instance.get_runs(RunsFilter(statuses=[DagsterRunStatus.STARTED]))
-    return run
-
-
-def states(store: JobStore) -> list[str]:
-    return [job.state for job in store.jobs(limit=10)]
-
-
-def failure_of(result: dg.ExecuteInProcessResult) -> str:
-    [failure] = [e for e in result.all_events if e.is_step_failure]
-    return str(failure.step_failure_data.error_display_string)
-
-
-@pytest.mark.usefixtures("archives")
-@pytest.mark.parametrize("status", [DagsterRunStatus.CANCELING, DagsterRunStatus.CANCELED])
-def test_a_run_that_a_person_cancelled_withdraws_even_if_nobody_interrupts_it(
-    defs: dg.Definitions,
-    instance: dg.DagsterInstance,
-    store: JobStore,
-    when_polling: At,
-    status: DagsterRunStatus,
-) -> None:
-    """Who cancels it does so in Dagster's storage alone; no parser asks for its jobs."""
-
-    def cancel() -> None:
-        run = the_run(instance)
-        instance.report_run_canceling(run)
-        if status is DagsterRunStatus.CANCELED:
-            instance.report_run_canceled(run)
-
-    when_polling(cancel)
-    result = run_parse(defs, instance, [NDT7], DAYS[0], DAYS[1])
-    run = instance.get_run_by_id(result.run_id)
-    assert run is not None
-    assert run.status is DagsterRunStatus.CANCELED
-    assert states(store) == [JobState.WITHDRAWN] * 2
-    [request] = store.requests(store.jobs(limit=1)[0].number)
-    assert request.withdrawn_by == f"a person, who cancelled Dagster run {run.run_id}"
-
-
-@pytest.mark.usefixtures("archives")
-@pytest.mark.parametrize(
-    "cause", [DagsterExecutionInterruptedError(), RuntimeError("out of memory")], ids=repr
-)
-def test_d26_what_an_interrupted_run_asked_for_stays_queued_and_its_retry_waits_for_it(
-    defs: dg.Definitions,
-    instance: dg.DagsterInstance,
-    store: JobStore,
-    parser: Parser,
-    when_polling: At,
-    cause: BaseException,
-) -> None:
-    """A SIGTERM is that error in the step; Dagster says CANCELING only if a person cancels."""
-
-    def interrupt() -> None:
-        raise cause
-
-    when_polling(interrupt)
-    result = run_parse(defs, instance, [NDT7], DAYS[0], DAYS[-1])
-    run = instance.get_run_by_id(result.run_id)
-    assert run is not None
-    assert run.status is DagsterRunStatus.FAILURE
-    assert states(store) == [JobState.QUEUED] * 3
-    asked = store.jobs(limit=10)
-    with parser:
-        assert retry(defs, instance, run).success
-    assert {job.number for job in store.jobs(limit=10)} == {job.number for job in asked}
-    assert materialized(instance, NDT7) == {day.isoformat() for day in DAYS}
-
-
-def retry(
-    defs: dg.Definitions, instance: dg.DagsterInstance, of: dg.DagsterRun, number: int = 1
-) -> dg.ExecuteInProcessResult:
-    """As Dagster retries a run: all its tags, and whose retry it is."""
-    return defs.resolve_implicit_global_asset_job_def().execute_in_process(
-        instance=instance,
-        asset_selection=sorted(of.asset_selection or ()),
-        tags={
-            **{k: v for k, v in of.tags.items() if "asset_partition_range" in k},
-            "dagster/parent_run_id": of.run_id,
-            "dagster/root_run_id": of.tags.get("dagster/root_run_id", of.run_id),
-            "dagster/is_resume_retry": "true",
-            "dagster/retry_number": str(number),
-        },
-        raise_on_error=False,
-    )
-
-
-@pytest.mark.usefixtures("archives")
-def test_d25_a_request_that_is_taken_back_from_outside_is_a_failure_that_names_who_did_it(
-    defs: dg.Definitions,
-    instance: dg.DagsterInstance,
-    store: JobStore,
-    parser: Parser,
-    when_polling: At,
-) -> None:
-    when_polling(
-        lambda: store.withdraw(the_run(instance).run_id, by="an operator's script", now=NOW)
-    )
-    with parser:
-        result = run_parse(defs, instance, [NDT7], DAYS[0], DAYS[1])
-    assert not result.success
-    [first, *_] = failure_of(result).splitlines()
-    assert "2 jobs failed: archive-mlab/ndt/ndt7/20240301: taken back by an operator's" in first
-
-
-@pytest.mark.usefixtures("archives")
-def test_d25_jobs_that_another_run_of_the_backfill_takes_over_are_not_waited_for(
-    defs: dg.Definitions,
-    instance: dg.DagsterInstance,
-    store: JobStore,
-    when_polling: At,
-) -> None:
-    """A person re-executes a run that is only believed to be dead; both run on."""
-
-    def take_over() -> None:
-        [request] = store.requests(store.jobs(limit=1)[0].number)
-        keys = [job.key for job in store.jobs(limit=10)]
-        asks = [ask_for(key, requester=request.requester, run_id="other") for key in keys]
-        store.enqueue(asks, now=NOW)
-
-    when_polling(take_over)
-    result = run_parse(defs, instance, [NDT7], DAYS[0], DAYS[1])
-    assert not result.success
-    assert "taken over by Dagster run other, which asked for it after" in failure_of(result)
-    assert states(store) == [JobState.QUEUED] * 2, "they are the other run's now"
 
 
 @pytest.mark.usefixtures("archives")

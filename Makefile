@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 IMAGE ?= gardener:latest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-stack wheel wheel-test lint format screenshots image image-test clean
+.PHONY: help demo test test-stack test-lowest wheel wheel-test lint format screenshots image image-test clean
 
 help:  ## Show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -21,6 +21,12 @@ test: $(INSTALLED) lint  ## Check layers, style and types, then run all tests bu
 test-stack: $(INSTALLED)  ## Run the tests of the whole stack, on SQLite, PostgreSQL and Kubernetes' API
 	@$(BIN)/python -m compileall -q gardener_api gardener_dagster tests/support  # each run is a process
 	@$(BIN)/pytest -m stack -n 2 tests/integration tests/deploy  # a stack for each core
+
+test-lowest: $(INSTALLED)  ## Run the tests of the packages with the lowest versions that pyproject.toml allows
+	@$(BIN)/python tests/support/lowest_versions.py >$(VENV)/lowest.txt
+	@$(PYTHON) -m venv $(VENV)-lowest
+	@$(VENV)-lowest/bin/pip install --quiet --disable-pip-version-check --constraint $(VENV)/lowest.txt --editable '.[dev]'
+	@$(VENV)-lowest/bin/pytest -n 3 tests/gardener_api tests/gardener_dagster tests/contract
 
 wheel: $(INSTALLED)  ## Build the package: build/wheel/gardener-VERSION-py3-none-any.whl
 	@rm -rf build
@@ -51,7 +57,7 @@ format: $(INSTALLED)  ## Format the code
 	@$(BIN)/ruff format .
 
 clean:  ## Remove the environment and all local data
-	rm -rf $(VENV) .gardener build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-lowest .gardener build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 # A marker that is older than pyproject.toml installs again.
 $(INSTALLED): pyproject.toml

@@ -33,7 +33,7 @@ def served(config: GardenerConfig, store: JobStore, now: dt.datetime) -> Iterato
         site = Site(f"http://127.0.0.1:{listener.getsockname()[1]}", store, now)
         links = Links(dagster_url="http://dagster.example:3000", project="mlab")
         app = create_status_app(config, store, clock=lambda: site.now, links=links)
-        server = uvicorn.Server(uvicorn.Config(app, lifespan="off", log_config=None))
+        server = uvicorn.Server(uvicorn.Config(app, lifespan="off", log_config=None, ws="none"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:

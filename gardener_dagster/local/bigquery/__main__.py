@@ -34,6 +34,7 @@ def main() -> int:
         app,
         host=options.host,
         port=options.port,
+        ws="none",
         log_level="warning",
         access_log=False,
         timeout_graceful_shutdown=5,

@@ -34,7 +34,7 @@ def running_server(
     """
     app = create_app(data, now=now, faults=True, storage_url=storage_url)
     config = uvicorn.Config(
-        app, port=0, log_level="critical", access_log=False, timeout_graceful_shutdown=5
+        app, port=0, ws="none", log_level="critical", access_log=False, timeout_graceful_shutdown=5
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, name="bigquery")

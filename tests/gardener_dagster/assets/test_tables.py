@@ -8,6 +8,7 @@ from typing import Any
 import dagster as dg
 import pytest
 import yaml
+from bigquery_server import running_server
 from chain import DAY, Chain, failure, resumed, row
 from dagster import DagsterRunStatus
 from dagster._core.test_utils import create_run_for_test
@@ -21,7 +22,6 @@ from gardener_api.store.store import JobStore
 from gardener_dagster.assets.keys import MAY_EMPTY_TAG
 from gardener_dagster.assets.table_runs import locking
 from gardener_dagster.automation.sensor_inputs.parsed_jobs import ParsedTables
-from gardener_dagster.local.bigquery.testing import running_server
 from gardener_dagster.planning.due_tables import job_key
 
 NOW = dt.datetime(2024, 3, 2, 12, tzinfo=dt.UTC)

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from bigquery_server import running_server
 from click.testing import CliRunner, Result
 from google.cloud import bigquery
 
 from gardener_dagster.cli.main import main
-from gardener_dagster.local.bigquery.testing import running_server
 from gardener_dagster.local.clients import PROJECT, bigquery_client
 
 DATE = dt.date(2024, 3, 1)

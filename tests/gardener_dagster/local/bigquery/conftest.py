@@ -11,12 +11,11 @@ from typing import Any
 
 import pytest
 import requests
+from bigquery_server import running_server
 from gcp_storage_emulator.server import create_server
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import bigquery
 from google.cloud.storage import Client as StorageClient
-
-from gardener_dagster.local.bigquery.testing import running_server
 
 PROJECT = "test-project"
 DAY = "2024-03-01"

@@ -1,4 +1,4 @@
-"""Run a server in this process, for tests."""
+"""Run the local BigQuery in the process of a test."""
 
 import datetime as dt
 import threading

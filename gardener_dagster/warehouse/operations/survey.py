@@ -87,11 +87,12 @@ class Survey:
         tmp, raw = tables.tmp_partition(date), tables.raw_partition(date)
         parts = key_parts(key)
         columns = {name: parts[name] for name in ("key_columns", "keyless")}
-        sides = [(tmp, "1", "0"), (raw, "0", "1")]
+        sides = [(tmp, "1", "0")]
+        if self._tables.get(step, raw.table_id) is not None:
+            sides.append((raw, "0", "1"))
         keys = "\nUNION ALL\n".join(
             query("keys", table=self._quoted(side), staged=staged, published=published, **columns)
             for side, staged, published in sides
-            if self._tables.get(step, side.table_id) is not None
         )
         names = {name: parts[name] for name in ("key_names", "id_name")}
         [row], done = self._engine.select(

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from gardener_dagster.warehouse.errors import WarehouseError
+
 if TYPE_CHECKING:
     from tests.gardener_dagster.warehouse.operations.conftest import Lab
 
@@ -105,6 +107,11 @@ def test_the_first_query_reads_the_key_columns_only(lab: "Lab", rows: Any) -> No
     [count] = result.bq_jobs
     assert "parser" not in count.sql.split("WHERE")[0].lower()
     assert count.bytes_processed < 500 * 200
+
+
+def test_a_dataset_that_is_missing_is_named(lab: "Lab") -> None:
+    with pytest.raises(WarehouseError, match="Not found: Dataset .*tmp_"):
+        lab.warehouse().dedup(lab.tables(), ("id",), lab.context())
 
 
 def test_other_dates_are_left_alone(lab: "Lab", rows: Any) -> None:

@@ -1,6 +1,7 @@
 """Cloud Storage on this machine, as Python's client and as Go's clients use it."""
 
 import random
+import socket
 import subprocess
 import sys
 import threading
@@ -8,13 +9,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import requests
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import storage
 
-from gardener_dagster.local.storage_server import StorageServer
+from gardener_dagster.local.storage_server import StorageHandler, StorageServer
 
 CHUNK = 256 * 1024  # the unit of Cloud Storage's chunks
 SIZES = [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK, 5 * CHUNK + 17]
@@ -147,6 +149,20 @@ def test_other_clients_get_the_308(url: str, bucket: storage.Bucket) -> None:
     )
     assert answer.status_code == 308
     assert answer.headers["Range"] == f"bytes=0-{CHUNK - 1}"
+
+
+def test_a_client_that_stops_amid_its_request_does_not_hold_up_the_others(
+    url: str, bucket: storage.Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(StorageHandler, "timeout", 0.5)
+    address = urlsplit(url)
+    with socket.create_connection((address.hostname, address.port)) as stopped:
+        stopped.sendall(
+            b"POST /upload/storage/v1/b/etl-mlab/o?uploadType=media&name=x HTTP/1.1\r\n"
+        )
+        stopped.sendall(b"Content-Length: 9\r\n\r\n{")
+        bucket.blob("a").upload_from_string("a", timeout=10)
+        assert [blob.name for blob in bucket.list_blobs(timeout=10)] == ["a"]
 
 
 @pytest.mark.parametrize("left", [b"", b'{"buckets": {"etl-', None])

@@ -110,7 +110,7 @@ def test_the_first_query_reads_the_key_columns_only(lab: "Lab", rows: Any) -> No
 
 
 def test_a_dataset_that_is_missing_is_named(lab: "Lab") -> None:
-    with pytest.raises(WarehouseError, match="Not found: Dataset .*tmp_"):
+    with pytest.raises(WarehouseError, match=r"Not found: Dataset .*tmp_"):
         lab.warehouse().dedup(lab.tables(), ("id",), lab.context())
 
 

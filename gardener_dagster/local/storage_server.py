@@ -57,7 +57,7 @@ def _is_json(file: Path) -> bool:
 class StorageHandler(RequestHandler):  # type: ignore[misc]  # the emulator has no types
     """Answers one request."""
 
-    timeout = 10.0  # seconds that a client may be silent amid its request: all others wait for it
+    timeout = 30.0  # seconds that a client may be silent amid its request: all others wait for it
 
     def __init__(self, storage: Storage, objects: ListOfObjects, *connection: object) -> None:
         self._objects = objects

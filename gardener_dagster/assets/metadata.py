@@ -65,7 +65,7 @@ def about_load(result: LoadResult, chosen: LoadSource) -> dict[str, Any]:
 
 
 def about_copy(dedup: DedupResult, copy: CopyResult, keys: KeyComparison) -> dict[str, Any]:
-    """Say what came into raw, and what that changed: the keys are raw's and its last version's."""
+    """Say what came into raw, and how its keys differ from those of the version before."""
     return {
         "dagster/row_count": copy.rows,
         "rows before": copy.rows_before or 0,

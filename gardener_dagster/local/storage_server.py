@@ -18,15 +18,15 @@ _RESUME_INCOMPLETE = 308
 
 
 class ListOfObjects:
-    """The emulator's list of all objects, with the list as it was before the last request.
+    """A copy of the emulator's list of all objects, made before each request.
 
-    The emulator writes its list in place, at each change: a process that was killed meanwhile would
-    find half a list at its next start. What is lost so is the change that was being made, which no
-    client was told had been made.
+    The emulator writes its list in place. If its process is killed meanwhile, half a list is left;
+    the next start restores the copy. Only the change that was being made is lost, and no client was
+    told that it had been made.
     """
 
     def __init__(self, folder: Path) -> None:
-        """Put the list before in place of a list that is none. Call it before the list is read."""
+        """Restore the copy if the list is no JSON. Call it before the emulator reads the list."""
         self._list = folder / STORAGE_DIR / ".meta"
         self._before = self._list.with_name(".meta.before")
         self._kept: tuple[int, int] | None = None  # when it changed (nanoseconds), its size
@@ -34,7 +34,7 @@ class ListOfObjects:
             shutil.copyfile(self._before, self._list)
 
     def keep(self) -> None:
-        """Keep the list as it is."""
+        """Copy the list if it has changed since the last copy."""
         if not self._list.exists():
             return
         status = self._list.stat()
@@ -57,14 +57,14 @@ def _is_json(file: Path) -> bool:
 class StorageHandler(RequestHandler):  # type: ignore[misc]  # the emulator has no types
     """Answers one request."""
 
-    timeout = 30.0  # seconds that a client may be silent amid its request: all others wait for it
+    timeout = 30.0  # seconds without a byte from the client; all other clients wait meanwhile
 
     def __init__(self, storage: Storage, objects: ListOfObjects, *connection: object) -> None:
         self._objects = objects
         super().__init__(storage, *connection)
 
     def handle_one_request(self) -> None:
-        """Answer a request; the list as it is now is there if that is interrupted."""
+        """Copy the list of objects, then answer a request."""
         self._objects.keep()
         super().handle_one_request()
 

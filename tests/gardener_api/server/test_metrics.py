@@ -2,10 +2,9 @@ import datetime as dt
 import subprocess
 from collections.abc import Callable
 
-import pytest
+from metric_samples import NDT7, nonzero, samples
 from prometheus import program
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics
-from prometheus_client.parser import text_string_to_metric_families
 from scraping import scraped
 from sqlalchemy import text
 from starlette.applications import Starlette
@@ -19,14 +18,11 @@ from gardener_api.jobs.parser_calls import Error, Update
 from gardener_api.server.call_times import RequestTimes
 from gardener_api.server.metrics import FAILURES, create_metrics_app
 from gardener_api.store.engine import writing
-from gardener_api.store.queries.metric_queries import RECENT
 from gardener_api.store.store import JobStore
 
 MakeAsk = Callable[..., Ask]
 MakeKey = Callable[..., JobKey]
-OpenStore = Callable[..., JobStore]
 Scrape = Callable[..., dict[str, dict[str, float]]]
-
 NAMES = {
     "gardener_started_total": "counter",
     "gardener_completed_total": "counter",
@@ -42,58 +38,6 @@ NAMES = {
     "query_cost_seconds": "histogram",
 }
 """The names and types that M-Lab's alerts and dashboards read."""
-LABELS = [
-    "experiment", "datatype", "daily", "state", "status", "outcome", "year", "query", "priority",
-    "path", "code", "le",
-]  # fmt: skip
-"""In the order in which the tests name them."""
-NDT7 = "experiment=ndt,datatype=ndt7"
-
-
-@pytest.fixture
-def scrape(store: JobStore, config: GardenerConfig, now: dt.datetime) -> Scrape:
-    """Scrapes; the samples by name and by labels."""
-
-    def scrape_(at: dt.datetime = now) -> dict[str, dict[str, float]]:
-        return samples(scraped(config, store, now=at))
-
-    return scrape_
-
-
-def samples(exposition: str) -> dict[str, dict[str, float]]:
-    found: dict[str, dict[str, float]] = {}
-    for family in text_string_to_metric_families(exposition):
-        for sample in family.samples:
-            labels = ",".join(
-                f"{name}={sample.labels[name].removesuffix('.0')}"
-                for name in sorted(sample.labels, key=LABELS.index)
-            )
-            found.setdefault(sample.name, {})[labels] = sample.value
-    return found
-
-
-def nonzero(series: dict[str, float]) -> dict[str, float]:
-    return {labels: value for labels, value in series.items() if value}
-
-
-@pytest.fixture
-def complete(store: JobStore, make_ask: MakeAsk) -> Callable[..., JobKey]:
-    """Takes a job of ndt7 through its whole life, ten seconds in each state."""
-
-    def complete_(day: int, now: dt.datetime, **asked: object) -> JobKey:
-        store.enqueue([make_ask(day, **asked)], now=now)
-        tick = dt.timedelta(seconds=10)
-        [job] = store.lease(1, parser="10.0.0.7", now=(now := now + tick))
-        for said in ("parsing", "postProcessing"):
-            store.apply([Update(job.id, said)], now=(now := now + tick))
-        for stage in (
-            JobState.LOADING, JobState.DEDUPLICATING, JobState.COPYING, JobState.DELETING,
-            JobState.JOINING, JobState.COMPLETE,
-        ):  # fmt: skip
-            store.stage(job.key, stage, run_id="t", now=(now := now + tick))
-        return job.key
-
-    return complete_
 
 
 def test_every_metric_that_is_read_has_its_name_and_type(
@@ -217,131 +161,6 @@ def test_no_time_is_spent_in_the_end_of_an_attempt(
         f"{NDT7},state=init": 1,
     }
     assert found["gardener_state_time_histogram_sum"][f"{NDT7},state=init"] == 90
-
-
-@pytest.fixture
-def operation(store: JobStore, make_key: MakeKey, now: dt.datetime) -> Callable[..., None]:
-    """Records an operation."""
-
-    def record(day: int, operation: str, **changed: object) -> None:
-        values: dict[str, object] = {
-            "key": make_key(day),
-            "table": "raw_ndt.ndt7",
-            "run_id": "t",
-            "bq_job_ids": [],
-            "rows": 1,
-            "bytes": 0,
-            "slot_seconds": 0.0,
-            "bytes_billed": 0,
-            "seconds": 1.0,
-            "now": now,
-        }
-        store.tables.record_operation(operation=operation, **values | changed)  # type: ignore[arg-type]  # a test's few
-
-    return record
-
-
-def test_loads_by_month(scrape: Scrape, operation: Callable[..., None], now: dt.datetime) -> None:
-    operation(1, "load", objects=12_000, bytes=5 * 10**9)
-    operation(2, "load", objects=2, bytes=10**6)
-    operation(40, "load", objects=300, bytes=0)
-    operation(1, "load", bytes=7)  # of before objects were kept
-    operation(1, "copy", bytes=10**15)
-    operation(99, "load", objects=9, bytes=9, now=now - RECENT - dt.timedelta(minutes=1))
-    found = scrape()
-    march = "experiment=ndt-json,datatype=ndt7,year=2024-03"
-    april = "experiment=ndt-json,datatype=ndt7,year=2024-04"
-    assert found["gardener_files_count"] == {march: 2, april: 1}
-    assert found["gardener_files_sum"] == {march: 12_002, april: 300}
-    assert found["gardener_bytes_count"] == {march: 3, april: 1}
-    assert found["gardener_bytes_sum"] == {march: 5 * 10**9 + 10**6 + 7, april: 0}
-    files = found["gardener_files_bucket"]
-    assert [files[f"{march},le={edge}"] for edge in ("1", "10", "10000", "30000")] == [0, 1, 1, 2]
-    assert files[f"{april},le=300"] == 1
-
-
-def test_the_cost_of_queries(scrape: Scrape, operation: Callable[..., None]) -> None:
-    operation(1, "dedup", slot_seconds=61.5)
-    operation(2, "dedup", slot_seconds=0.5)
-    operation(1, "join", slot_seconds=10**6)
-    operation(1, "load", slot_seconds=5.0)
-    found = scrape()
-    assert found["query_cost_seconds_count"] == {
-        "datatype=ndt7,query=Dedup": 2,
-        "datatype=ndt7,query=Join": 1,
-    }
-    assert found["query_cost_seconds_sum"]["datatype=ndt7,query=Dedup"] == 62
-    assert found["query_cost_seconds_bucket"]["datatype=ndt7,query=Dedup,le=60"] == 1
-    assert found["query_cost_seconds_bucket"]["datatype=ndt7,query=Join,le=360000"] == 0
-
-
-def test_what_is_settled_is_counted_once(
-    store: JobStore,
-    open_store: OpenStore,
-    config: GardenerConfig,
-    complete: Callable[..., JobKey],
-    operation: Callable[..., None],
-    now: dt.datetime,
-) -> None:
-    complete(1, now)
-    operation(1, "load", objects=3)
-    later = now + dt.timedelta(minutes=20)
-    text_then = scraped(config, store, now=later)
-    with writing(store._engine).begin() as connection:  # so that reading it again would show
-        connection.execute(text("UPDATE events SET seconds = 99"))
-    assert scraped(config, store, now=later) == text_then
-    complete(2, later)
-    operation(2, "load", objects=4, now=later)
-    found = samples(scraped(config, store, now=later))
-    assert found["gardener_completed_total"][NDT7] == 2
-    assert found["gardener_state_time_histogram_sum"][f"{NDT7},state=parsing"] == 20
-    assert found["gardener_files_sum"] == {"experiment=ndt-json,datatype=ndt7,year=2024-03": 7}
-    # A process that begins here finds what is settled and what is not at the same time.
-    begun = samples(scraped(config, open_store(), now=later))
-    assert begun["gardener_completed_total"][NDT7] == 2
-    assert begun["gardener_files_sum"] == found["gardener_files_sum"]
-    again = scraped(config, store, now=later + dt.timedelta(minutes=20))
-    assert samples(again)["gardener_completed_total"][NDT7] == 2
-    with writing(store._engine).begin() as connection:
-        connection.execute(text("UPDATE events SET seconds = 10 WHERE seconds > 0"))
-    assert scraped(config, open_store(), now=later + dt.timedelta(minutes=20)) == again, (
-        "after a restart"
-    )
-
-
-@pytest.mark.parametrize("store_url", ["postgresql"], indirect=True)
-@pytest.mark.parametrize("ends_with", ["COMMIT", "ROLLBACK"])
-def test_d43_a_row_that_is_committed_late_is_counted_once(
-    store: JobStore,
-    config: GardenerConfig,
-    complete: Callable[..., JobKey],
-    now: dt.datetime,
-    ends_with: str,
-) -> None:
-    """One sidecar is held up before its commit; rows with later numbers are committed meanwhile."""
-    complete(1, now)
-    later = now + dt.timedelta(days=1)
-    copy = text(
-        'INSERT INTO events (job, at, attempt, state, detail, "left", seconds)'
-        ' SELECT job, at, attempt, state, detail, "left", seconds FROM events'
-        " WHERE state = 'complete' ORDER BY number LIMIT 1"
-    )
-    with store._engine.connect() as held_up:
-        held_up.execute(copy)
-        complete(2, now)
-        for _ in range(3):
-            found = samples(scraped(config, store, now=later))
-            assert found["gardener_completed_total"][NDT7] == 2
-        held_up.exec_driver_sql(ends_with)
-    expected = 3 if ends_with == "COMMIT" else 2
-    for _ in range(3):
-        found = samples(scraped(config, store, now=later))
-        assert found["gardener_completed_total"][NDT7] == expected
-    # All rows are settled now, the gap of a failed transaction notwithstanding.
-    then = scraped(config, store, now=later)
-    with writing(store._engine).begin() as connection:
-        connection.execute(text("UPDATE events SET seconds = 99"))
-    assert scraped(config, store, now=later) == then
 
 
 def test_the_queue_and_the_parsers(

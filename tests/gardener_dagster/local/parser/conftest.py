@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import pytest
 from asks import ask_for
 from google.cloud.storage import Bucket
+from worker_threads import DATE, Starter
 
 from gardener_api.config import GardenerConfig
 from gardener_api.jobs.job import Job, JobKey
@@ -184,3 +185,21 @@ def job_of(store: JobStore) -> Callable[[JobKey], Job]:
         return job
 
     return job_of_
+
+
+@pytest.fixture
+def worker(bucket: Bucket) -> Starter:
+    return Starter(bucket)
+
+
+@pytest.fixture
+def put(bucket: Bucket, tgz: Tgz) -> Callable[..., str]:
+    """Puts an archive of some tests; gives its name."""
+
+    def put_(name: str, tests: int = 1, *, content: bytes | None = None) -> str:
+        path = f"ndt/ndt7/{DATE:%Y/%m/%d}/{name}"
+        files = {f"{name}-{n}.json": b'{"Version": "v1"}' for n in range(tests)}
+        bucket.blob(path).upload_from_string(tgz(files) if content is None else content)
+        return path
+
+    return put_

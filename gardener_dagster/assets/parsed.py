@@ -48,10 +48,14 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = 1.0
 SILENCE = timedelta(minutes=30)
-"""After so long without a date parsed, the run's log says where to look."""
+"""After so long without a job that ended, the run's log says where to look."""
 CANCEL_POLL_SECONDS = 10.0
 """Between two looks at whether Dagster still has the run in progress, and its jobs for it."""
 LISTINGS_AT_ONCE = 8
+CHAIN_PATIENCE = timedelta(minutes=30)
+"""A backfill of the whole chain is told of a date once its tables have ended, which the sensor
+``parsed_jobs`` starts; so long after its parse at the latest. Dagster's backfill daemon asks for
+the tables of each date that it is told of: sooner, it would start a second run for them."""
 
 Event = dg.AssetMaterialization | dg.MaterializeResult[object]
 
@@ -127,6 +131,7 @@ class _Request:
     run_id: str
     backfill_id: str | None
     tables_too: frozenset[dg.AssetKey]
+    chain: bool
     tags: dict[str, str]
     ranks: dict[str, int]
     single: bool
@@ -136,11 +141,18 @@ class _Request:
         tags = dict(context.run.tags)
         backfill_id = tags.get(BACKFILL_TAG)
         backfill = context.instance.get_backfill(backfill_id) if backfill_id else None
+        tables_too = frozenset((backfill.asset_selection if backfill else None) or ())
+        tables = {tmp_key(source) for source in config.sources}
+        selected = context.run.asset_selection  # None: all assets
         return cls(
             requester=find_requester(context.run, context.instance.get_run_by_id),
             run_id=context.run.run_id,
             backfill_id=backfill_id,
-            tables_too=frozenset((backfill.asset_selection if backfill else None) or ()),
+            tables_too=tables_too,
+            # Not where this very run makes the tables after this step.
+            chain=not tables.isdisjoint(tables_too)
+            and selected is not None
+            and tables.isdisjoint(selected),
             tags=tags,
             ranks={source.name: rank for rank, source in enumerate(config.sources)},
             single=len(context.partition_keys) == 1,
@@ -204,11 +216,12 @@ class Waiting:
 
     def _report(self) -> Iterator[Event]:
         request = self._request
-        done = [
-            outcome
-            for outcome in self._store.unreported(request.requester, run_id=request.run_id)
-            if outcome.job.number in self.jobs
-        ]
+        unreported = self._store.unreported(
+            request.requester,
+            run_id=request.run_id,
+            chain_since=datetime.now(UTC) - CHAIN_PATIENCE if request.chain else None,
+        )
+        done = [outcome for outcome in unreported if outcome.job.number in self.jobs]
         for outcome in done:
             if failure := _failure(outcome):
                 self._fail(failure)
@@ -232,15 +245,16 @@ class Waiting:
         return parsed_materialization(job)
 
     def tell_silence(self) -> None:
-        """Says so in the run's log when nothing was parsed for long; once in such a time."""
+        """Says so in the run's log when no job ended for long; once in such a time."""
         now = datetime.now(UTC)
         if self.jobs and now - max(self._last_done, self._told) >= SILENCE:
             self._told = now
             self._context.log.warning(
-                f"waiting for {count_jobs(len(self.jobs))}; none was parsed for"
+                f"waiting for {count_jobs(len(self.jobs))}; none ended for"
                 f" {human_duration(now - self._last_done)}. What to do: see the status page, which"
-                " says whether parsers ask for jobs. If it does not answer, start the sidecar"
-                " (`gardener api`): parsers then go on by themselves, and so does this run"
+                " says whether parsers ask for jobs and whether tables are made. If it does not"
+                " answer, start the sidecar (`gardener api`): parsers then go on by themselves, and"
+                " so does this run"
             )
 
     def check_run(self) -> None:

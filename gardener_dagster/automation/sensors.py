@@ -6,13 +6,13 @@ started, or was not, read ``planning``.
 """
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import dagster as dg
 from dagster import AssetSelection, RunsFilter
 
 from gardener_api.config import GardenerConfig
-from gardener_api.jobs.job import Job, Parsed, Priority
+from gardener_api.jobs.job import Job, Priority
 from gardener_api.store.store import JobStore
 from gardener_dagster.assets.keys import (
     DECISION_TAG,
@@ -68,13 +68,12 @@ def _parsed_jobs(config: GardenerConfig, interval: int) -> dg.SensorDefinition:
         problem = _outside_partitions([item.job for item in outside], config)
         if runs and problem:
             context.log.warning(problem)
-        unannounced = job_store.unannounced()
-        announce = due_tables.announcements_due(
-            config,
-            unannounced,
-            live_runs=live_runs(context.instance, unannounced),
-            now=now,
-        )
+        live_runs = unended_of(context.instance, job_store.unannounced_runs())
+        announce = [
+            item
+            for item in job_store.unannounced(live_runs=live_runs)
+            if due_tables.is_partition(config, item.job.key.date, now=now)
+        ]
         return dg.SensorResult(
             run_requests=[_tables_request(run) for run in runs],
             skip_reason=problem if problem and not runs else None,
@@ -112,12 +111,11 @@ def _outside_partitions(jobs: Sequence[Job], config: GardenerConfig) -> str:
     )
 
 
-def live_runs(instance: dg.DagsterInstance, unannounced: Sequence[Parsed]) -> set[str]:
-    """Which of the runs that wait for these jobs are not over."""
-    run_ids = {request.run_id for item in unannounced for request in item.requests}
+def unended_of(instance: dg.DagsterInstance, run_ids: Collection[str]) -> set[str]:
+    """Which of these runs are not over."""
     if not run_ids:
-        return set()
-    runs = instance.get_runs(filters=RunsFilter(run_ids=list(run_ids), statuses=NOT_ENDED))
+        return set()  # an empty list would find all runs
+    runs = instance.get_runs(filters=RunsFilter(run_ids=sorted(run_ids), statuses=NOT_ENDED))
     return {run.run_id for run in runs}
 
 

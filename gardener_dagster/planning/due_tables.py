@@ -85,6 +85,10 @@ class TablesRun:
         names = [f"{job.id} {job.state}" for job in self.jobs]
         return f"{self.title}~{digest([*names, *self.lost])}"
 
+    def annotations(self, config: GardenerConfig) -> Source | None:
+        """The source whose rows its rows are joined with; ``None`` if they are joined with none."""
+        return config.annotations_of(self.source) if self.source.joined_table else None
+
     @property
     def neighbours(self) -> tuple[JobKey, JobKey]:
         """The jobs of the day before its first and the day after its last date."""
@@ -234,13 +238,14 @@ def tables_to_start(
 ) -> list[TablesRun]:
     """Return those of the runs to start now.
 
-    A range that is not full waits for its neighbours, ``tables.gather`` at most; a daily one does
-    not wait.
+    A range that is not full waits for its neighbours, unless it is a daily one. And each waits
+    while the tables of its annotations are being made: one run then makes its tables and the joins.
+    Neither waits longer than ``tables.gather``.
 
     Args:
-        config: Its ``tables``.
+        config: Its ``tables``, and where the annotations are found.
         runs: In their order.
-        open_jobs: Open jobs by key; among them the ranges' neighbours.
+        open_jobs: Open jobs by key; among them those of ``read_by_runs``.
         unended: Runs that the sensor started and that have not ended.
         now: The time.
     """
@@ -248,17 +253,51 @@ def tables_to_start(
     return within_bounds(ready, unended=unended)
 
 
+def read_by_runs(config: GardenerConfig, runs: Iterable[TablesRun]) -> set[JobKey]:
+    """Return the keys of the jobs that decide whether these runs start."""
+    keys: set[JobKey] = set()
+    for run in runs:
+        keys.update(run.neighbours)
+        if annotations := run.annotations(config):
+            dates = {job.key.date for job in run.jobs} | {run.first - ONE_DAY}
+            keys.update(job_key(annotations, date) for date in dates)
+    return keys
+
+
 def _is_ready(
     config: GardenerConfig, run: TablesRun, open_jobs: Mapping[JobKey, Job], now: dt.datetime
 ) -> bool:
-    grows = any(
-        key in open_jobs and open_jobs[key].state in BEFORE_PARSED for key in run.neighbours
+    waited = now - min(job.entered for job in run.jobs)
+    return waited >= config.tables.gather or not (
+        _grows(config, run, open_jobs) or _is_soon_joined(config, run, open_jobs)
     )
+
+
+def _grows(config: GardenerConfig, run: TablesRun, open_jobs: Mapping[JobKey, Job]) -> bool:
+    """Whether the range is not full, and a neighbour is on its way to parsers or with them."""
     return (
-        run.priority is Priority.DAILY
-        or not grows
-        or len(run.jobs) >= config.tables.dates_per_run
-        or now - min(job.entered for job in run.jobs) >= config.tables.gather
+        run.priority is not Priority.DAILY
+        and len(run.jobs) < config.tables.dates_per_run
+        and any(
+            key in open_jobs and open_jobs[key].state in BEFORE_PARSED for key in run.neighbours
+        )
+    )
+
+
+def _is_soon_joined(
+    config: GardenerConfig, run: TablesRun, open_jobs: Mapping[JobKey, Job]
+) -> bool:
+    """Whether the joins wait for nothing but tables of annotations that are being made."""
+    annotations = run.annotations(config)
+    if annotations is None:
+        return False
+    before = open_jobs.get(job_key(annotations, run.first - ONE_DAY))
+    jobs = [open_jobs.get(job_key(annotations, job.key.date)) for job in run.jobs]
+    if before and before.priority <= run.priority:
+        jobs.append(before)
+    awaited = [job for job in jobs if job and is_pending(job)]
+    return bool(awaited) and all(
+        job.state not in BEFORE_PARSED and job.priority <= run.priority for job in awaited
     )
 
 
@@ -300,7 +339,7 @@ def with_joins(
         made: The dates whose annotations are in raw.
         open_jobs: Open jobs by key; among them those of the annotations.
     """
-    annotations = config.annotations_of(run.source) if run.source.joined_table else None
+    annotations = run.annotations(config)
     ready = annotations is not None and all(
         job.key.date in made
         and not awaits_annotations(annotations, job.key.date, open_jobs, run.priority)
@@ -327,22 +366,6 @@ def awaits_annotations(
 def is_pending(job: Job | None) -> bool:
     """Whether the raw partition of a job will change."""
     return job is not None and job.state in BEFORE_RAW
-
-
-def announcements_due(
-    config: GardenerConfig,
-    unannounced: Iterable[Parsed],
-    *,
-    live_runs: AbstractSet[str],
-    now: dt.datetime,
-) -> list[Parsed]:
-    """Return the parsed jobs that no run will report to Dagster: the sensor does."""
-    return [
-        item
-        for item in unannounced
-        if is_partition(config, item.job.key.date, now=now)
-        and not any(request.run_id in live_runs for request in item.requests)
-    ]
 
 
 def lost_runs(

@@ -67,9 +67,19 @@ def count(connection: Connection) -> Counts:
     """Jobs parsed, and partitions in the tables; the raw ones are in ``raw_<experiment>``."""
     j, p = schema.jobs.c, schema.partitions.c
     parsed = select(func.count()).where(j.parsed.is_not(None))
-    in_raw = func.count().filter(p.table.startswith("raw\\_", escape="\\"))
-    in_all, raw = connection.execute(select(func.count(), in_raw).where(p.version > 0)).one()
-    return Counts(parsed=connection.execute(parsed).scalar_one(), raw=raw, joined=in_all - raw)
+    in_all, *in_stage = connection.execute(
+        select(
+            func.count(),
+            *(
+                func.count().filter(p.table.startswith(f"{stage}\\_", escape="\\"))
+                for stage in ("tmp", "raw")
+            ),
+        ).where(p.version > 0)
+    ).one()
+    tmp, raw = in_stage
+    return Counts(
+        parsed=connection.execute(parsed).scalar_one(), raw=raw, joined=in_all - tmp - raw
+    )
 
 
 def run_ends(instance: DagsterInstance) -> Iterator[dt.datetime]:

@@ -21,12 +21,15 @@ def run_parse(
     keys: list[dg.AssetKey],
     first: dt.date,
     last: dt.date | None = None,
+    **of_backfill: str,
 ) -> dg.ExecuteInProcessResult:
+    """Run it for one date, or for a range, which may be of a ``backfill``."""
     job = defs.resolve_implicit_global_asset_job_def()
     single = {"partition_key": first.isoformat()}
     tags = {
         "dagster/asset_partition_range_start": first.isoformat(),
         "dagster/asset_partition_range_end": (last or first).isoformat(),
+        **{f"dagster/{name}": value for name, value in of_backfill.items()},
     }
     return job.execute_in_process(
         instance=instance,

@@ -9,10 +9,11 @@ from collections.abc import Collection, Iterator, Sequence
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Select, and_, exists, func, or_, select
 from sqlalchemy.engine import Engine
 
 from gardener_api.jobs.job import (
+    ENDED,
     PARSING_STATES,
     TABLE_STATES,
     Event,
@@ -118,16 +119,29 @@ class JobQueries:
 
     # -- what a requester waits for
 
-    def unreported(self, requester: str, *, run_id: str) -> list[Outcome]:
+    def unreported(
+        self, requester: str, *, run_id: str, chain_since: dt.datetime | None = None
+    ) -> list[Outcome]:
         """How the jobs ended that this run asked for, where it has not reported it yet.
 
         A job has ended for a run when its parse is done, when it failed or was withdrawn, and when
         somebody took the run's request back. Left out is what another run of this requester has
         asked for again since: that run waits for it.
+
+        Args:
+            requester: In whose name the run asks.
+            run_id: The run.
+            chain_since: Where the request covers the tables too, a job that was parsed after this
+                has ended only when its tables have.
         """
         r = schema.requests.c
+        is_parsed: ColumnElement[bool] = _c.parsed.is_not(None)
+        if chain_since is not None:
+            is_parsed &= or_(
+                r.covers_tables.is_(False), _c.state.in_(sorted(ENDED)), _c.parsed < chain_since
+            )
         is_over = or_(
-            _c.parsed.is_not(None),
+            is_parsed,
             _c.state.in_([JobState.FAILED, JobState.WITHDRAWN]),
             r.withdrawn.is_not(None),
         )
@@ -217,9 +231,29 @@ class JobQueries:
         with self._engine.begin() as connection:
             return _requests(connection, sorted(numbers))
 
-    def unannounced(self) -> list[Parsed]:
-        """Every job whose parse is done and was never reported to anybody, with who wants it."""
-        return self._parsed(select_jobs().where(schema.IS_UNANNOUNCED))
+    def unannounced(self, *, live_runs: Collection[str] = ()) -> list[Parsed]:
+        """Every job whose parse is done and was never reported to anybody, with who wants it.
+
+        Args:
+            live_runs: Left out is what one of these still waits for: it reports that itself.
+        """
+        r = schema.requests.c
+        theirs = exists().where(
+            r.job == _c.number, r.withdrawn.is_(None), r.run_id.in_(sorted(live_runs))
+        )
+        return self._parsed(select_jobs().where(schema.IS_UNANNOUNCED, ~theirs))
+
+    def unannounced_runs(self) -> set[str]:
+        """The runs that want a job whose parse is done and was never reported to anybody."""
+        r = schema.requests.c
+        query = (
+            select(r.run_id)
+            .join(schema.jobs, r.job == _c.number)
+            .where(schema.IS_UNANNOUNCED, r.withdrawn.is_(None))
+            .distinct()
+        )
+        with self._engine.begin() as connection:
+            return set(connection.execute(query).scalars())
 
     def in_tables(self) -> list[Job]:
         """Every job that is in a stage of its tables."""

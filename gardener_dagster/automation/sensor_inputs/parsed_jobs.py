@@ -11,7 +11,7 @@ from itertools import chain
 import dagster as dg
 
 from gardener_api.config import GardenerConfig
-from gardener_api.jobs.job import Job, JobState, Parsed
+from gardener_api.jobs.job import Job, JobKey, JobState, Parsed
 from gardener_api.store.store import JobStore
 from gardener_dagster.assets.keys import raw_key
 from gardener_dagster.automation.sensor_inputs.dagster_runs import (
@@ -24,7 +24,6 @@ from gardener_dagster.automation.sensor_inputs.dagster_runs import (
 )
 from gardener_dagster.dagster_internals import BackfillState
 from gardener_dagster.planning import due_tables
-from gardener_dagster.planning.ranges import ONE_DAY
 
 JOBS_READ = 2_000
 """Parsed jobs that a tick reads, the most urgent first: more than unended runs can have taken."""
@@ -110,26 +109,24 @@ class ParsedTables:
             lost={number: found.run_id for number, found in self._lost.items()},
             now=self._now,
         )
-        neighbours = self._store.open_keys([key for run in due for key in run.neighbours])
+        open_jobs = self._store.open_keys(due_tables.read_by_runs(self._config, due))
         start = due_tables.tables_to_start(
             self._config,
             due,
-            open_jobs=neighbours,
+            open_jobs=open_jobs,
             unended=started_by(unended, "parsed_jobs"),
             now=self._now,
         )
-        return [self._with_joins(run) for run in start]
+        return [self._with_joins(run, open_jobs) for run in start]
 
-    def _with_joins(self, run: due_tables.TablesRun) -> due_tables.TablesRun:
-        annotations = self._config.annotations_of(run.source)
-        if annotations is None or run.source.joined_table is None:
+    def _with_joins(
+        self, run: due_tables.TablesRun, open_jobs: Mapping[JobKey, Job]
+    ) -> due_tables.TablesRun:
+        annotations = run.annotations(self._config)
+        if annotations is None:
             return run
         made = self._store.days.rows(annotations.raw_table, run.first, run.last)
-        dates = {job.key.date for job in run.jobs} | {run.first - ONE_DAY}
-        keys = [due_tables.job_key(annotations, date) for date in dates]
-        return due_tables.with_joins(
-            self._config, run, made=made.keys(), open_jobs=self._store.open_keys(keys)
-        )
+        return due_tables.with_joins(self._config, run, made=made.keys(), open_jobs=open_jobs)
 
     @cached_property
     def _raw_names(self) -> Mapping[dg.AssetKey, str]:

@@ -1,4 +1,5 @@
 import datetime as dt
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -94,10 +95,10 @@ def test_a_connection_that_is_cut_amid_the_wait_fails_nothing(
     cut = [OperationalError("SELECT", {}, Exception("cut"), connection_invalidated=True)]
     unreported = JobStore.unreported
 
-    def once_cut(store: JobStore, requester: str, *, run_id: str) -> list[Outcome]:
+    def once_cut(store: JobStore, *args: Any, **kwargs: Any) -> list[Outcome]:
         if cut:
             raise cut.pop()
-        return unreported(store, requester, run_id=run_id)
+        return unreported(store, *args, **kwargs)
 
     monkeypatch.setattr(JobStore, "unreported", once_cut)
     with parser:
@@ -116,10 +117,10 @@ def test_a_run_that_waits_long_says_where_to_look(
     monkeypatch.setattr(parsed, "SILENCE", dt.timedelta())
     unreported, looks = JobStore.unreported, iter(range(3))
 
-    def nothing_at_first(store: JobStore, requester: str, *, run_id: str) -> list[Outcome]:
+    def nothing_at_first(store: JobStore, *args: Any, **kwargs: Any) -> list[Outcome]:
         if next(looks, None) is not None:
             return []
-        return unreported(store, requester, run_id=run_id)
+        return unreported(store, *args, **kwargs)
 
     monkeypatch.setattr(JobStore, "unreported", nothing_at_first)
     monkeypatch.setattr(parsed, "POLL_SECONDS", 0.05)
@@ -127,7 +128,7 @@ def test_a_run_that_waits_long_says_where_to_look(
         result = run_parse(defs, instance, [NDT7], DAYS[0])
     assert result.success
     told = [entry.user_message for entry in instance.all_logs(result.run_id) if entry.level == 30]
-    assert "waiting for 1 job; none was parsed for 0 s. What to do: see the status page" in told[0]
+    assert "waiting for 1 job; none ended for 0 s. What to do: see the status page" in told[0]
 
 
 @pytest.mark.usefixtures("archives")

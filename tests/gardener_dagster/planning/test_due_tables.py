@@ -152,6 +152,41 @@ def test_the_oldest_date_of_a_range_waits_no_longer_than_gather(
     assert bool(start(runs, [coming])) is starts
 
 
+@pytest.mark.parametrize("priority", Priority)
+def test_a_run_waits_while_the_tables_of_its_annotations_are_made(priority: Priority) -> None:
+    runs = due(parsed(*(make_job(n, "ndt/ndt7", priority=priority) for n in (1, 2))))
+    for number in (0, 1, 2):  # of the day before, too
+        made = make_job(number, state=JobState.COPYING, priority=priority)
+        assert start(runs, [made]) == []
+        assert start(runs, [replace(made, state=JobState.COMPLETE)]) == runs
+
+
+def test_a_run_does_not_wait_for_annotations_that_will_take_long() -> None:
+    [run] = due(parsed(make_job(1, "ndt/ndt7", priority=Priority.DAILY)))
+    made = make_job(1, state=JobState.LOADING, priority=Priority.DAILY)
+    for slow in (
+        make_job(1, state=JobState.PARSING, priority=Priority.DAILY),  # parsers have them
+        replace(made, priority=Priority.HISTORICAL),  # others come before them
+    ):
+        assert start([run], [slow]) == [run]
+    before = make_job(0, state=JobState.QUEUED, priority=Priority.DAILY)
+    assert start([run], [made, before]) == [run]
+    # The join does not wait for what is less urgent of the day before: nor does the run.
+    assert start([run], [made, replace(before, priority=Priority.HISTORICAL)]) == []
+
+
+def test_a_run_waits_for_annotations_no_longer_than_gather() -> None:
+    made = make_job(1, state=JobState.LOADING)
+    for age, starts in ((GATHER - ONE_DAY / 86_400, False), (GATHER, True)):
+        runs = due(parsed(make_job(1, "ndt/ndt7", age=age)))
+        assert bool(start(runs, [made])) is starts
+
+
+def test_a_run_of_what_is_joined_with_nothing_waits_for_no_annotations() -> None:
+    runs = due(parsed(make_job(1, "ndt/tcpinfo")))
+    assert start(runs, [make_job(1, state=JobState.LOADING)]) == runs
+
+
 def test_what_a_person_cancelled_is_no_whole_chain_any_more() -> None:
     gone = frozenset({"b"})
     assert is_cancelled([request("b")], gone)

@@ -50,6 +50,38 @@ class TestFacts:
         }
         assert three.state is JobState.INIT
 
+    def test_a_chain_is_told_of_a_job_once_its_tables_have_ended(
+        self, store: JobStore, make_ask: MakeAsk, make_key: MakeKey, now: dt.datetime
+    ) -> None:
+        chain = {"backfill_id": "b", "covers_tables": True, "archives": 0}
+        store.enqueue([make_ask(1, **chain), make_ask(2, **chain), make_ask(3, **chain)], now=now)
+        store.enqueue([make_ask(4, archives=0)], now=now)  # of the same run, but no tables
+
+        def dates_told(since: dt.datetime) -> list[int]:
+            outcomes = store.unreported("run:a", run_id="a", chain_since=since)
+            return [outcome.job.key.date.day for outcome in outcomes]
+
+        assert dates_told(now - HOUR) == [4]
+        store.stage(make_key(1), JobState.LOADING, run_id="t", now=now)
+        assert dates_told(now - HOUR) == [4]
+        store.stage(make_key(1), JobState.COMPLETE, run_id="t", now=now)
+        store.stage(make_key(2), JobState.LOADING, run_id="t", now=now)
+        store.fail_stage(make_key(2), "no quota", run_id="t", now=now)
+        assert dates_told(now - HOUR) == [1, 2, 4]
+        assert dates_told(now + HOUR) == [1, 2, 3, 4]  # its tables have taken too long
+
+    def test_what_a_live_run_reports_is_announced_by_nobody_else(
+        self, store: JobStore, make_ask: MakeAsk, now: dt.datetime
+    ) -> None:
+        one, _ = store.enqueue([make_ask(1, archives=0), make_ask(2, archives=0)], now=now)
+        store.enqueue([make_ask(2, requester="run:b", run_id="b", archives=0)], now=now)
+        assert store.unannounced_runs() == {"a", "b"}
+        assert [item.job for item in store.unannounced(live_runs={"b"})] == [one]
+        assert store.unannounced(live_runs={"a"}) == []
+        store.withdraw("b", by="a person", now=now)
+        assert store.unannounced_runs() == {"a"}
+        assert len(store.unannounced(live_runs={"b"})) == 2
+
     def test_unannounced_is_what_nobody_was_told(
         self, store: JobStore, make_ask: MakeAsk, make_key: MakeKey, now: dt.datetime
     ) -> None:

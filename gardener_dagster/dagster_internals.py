@@ -5,6 +5,7 @@ stops working where a new Dagster has moved one, and an import-linter contract k
 from importing ``dagster._*``.
 """
 
+import datetime as dt
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -62,6 +63,16 @@ class RequestedBackfill:
     def id(self) -> str:
         """The value of its runs' tag ``dagster/backfill``."""
         return self._backfill.backfill_id
+
+    @property
+    def began(self) -> dt.datetime:
+        """When it was asked for."""
+        return dt.datetime.fromtimestamp(self._backfill.backfill_timestamp, dt.UTC)
+
+    @property
+    def assets(self) -> frozenset[dg.AssetKey]:
+        """The assets that it targets."""
+        return frozenset(self._backfill.asset_selection or ())
 
     def partitions(self, key: dg.AssetKey) -> frozenset[str]:
         """Return the partitions of an asset that it targets, made or not."""

@@ -11,7 +11,7 @@ _HOUR = dt.timedelta(hours=1)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BackfillProgress:
-    """A backfill that has unfinished jobs.
+    """A backfill that is not finished.
 
     Attributes:
         backfill_id: Dagster's.
@@ -19,10 +19,11 @@ class BackfillProgress:
         first: Its first date.
         last: Its last date.
         asked: When it first asked for a job.
-        jobs: That it asked for and did not take back.
+        jobs: That it asked for and did not take back; of tables alone: dates that it makes.
         complete: Those of them whose tables are made.
         failed: Those of them that failed.
         ended_lately: Those of them that ended within ``RATE_WINDOW``.
+        tables_only: Whether it makes tables alone, and parsers do nothing for it.
     """
 
     backfill_id: str
@@ -34,6 +35,7 @@ class BackfillProgress:
     complete: int
     failed: int
     ended_lately: int
+    tables_only: bool = False
 
     @property
     def left(self) -> int:

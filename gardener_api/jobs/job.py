@@ -158,6 +158,7 @@ class Job:
     raw: str
     join: str  # "" where the source has no joined table
     archives: int | None  # objects that were listed when it was asked for; None: not listed
+    archive_bytes: int | None  # of those objects
     detail: str
     error: str  # the last error, "" if none
     failed_in: JobState | None
@@ -230,7 +231,8 @@ class Ask:
     raw: str
     join: str | None
     rank: int
-    archives: int | None
+    archives: int | None  # objects in its archive; None: not listed
+    archive_bytes: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -375,6 +377,7 @@ def new_job(ask: Ask, generation: int, *, now: dt.datetime) -> Job:
         raw=ask.raw,
         join=ask.join or "",
         archives=ask.archives,
+        archive_bytes=ask.archive_bytes,
         detail="no archive files" if nothing else "",
         error="",
         failed_in=None,

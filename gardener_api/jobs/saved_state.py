@@ -195,6 +195,7 @@ def _saved_job(
         raw=datasets.raw,
         join=datasets.join or "",
         archives=None,
+        archive_bytes=None,
         detail=clean_text(last.Detail),
         error=error,
         failed_in=before if state is JobState.FAILED else None,

@@ -4,7 +4,7 @@ Pure functions, the counterpart of ``parser_calls``. How the outcome is kept is 
 """
 
 import datetime as dt
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from gardener_api.jobs.job import (
     TABLE_STATES,
@@ -21,6 +21,14 @@ ACCEPTED = "accepted"
 """An event, not a state: a person accepted the rows that were held."""
 REJECTED = "rejected"
 """An event, not a state: a person rejected the rows that were held."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ChainRule:
+    """When a parsed job has ended for who wants its tables, too: one of both is enough."""
+
+    ended_before: dt.datetime  # its tables have ended, and did so before this
+    parsed_before: dt.datetime  # it was parsed before this
 
 
 def enter_stage(

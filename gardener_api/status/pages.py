@@ -28,10 +28,10 @@ from gardener_api.status.filters import PAGE, FilterError, JobFilter
 from gardener_api.status.grid import SIGNS, failed_checks, grid_rows, legend, months
 from gardener_api.status.problems import find_problems, what_to_do
 from gardener_api.status.year_plot import DAYS, year_plot
-from gardener_api.store.check_results import RecordedCheck
 from gardener_api.store.publishing.changes import PartitionChange
 from gardener_api.store.publishing.held import HeldPartition
 from gardener_api.store.queries.job_queries import MOST_FOUND, JobOrder
+from gardener_api.store.tables.check_results import RecordedCheck
 
 if TYPE_CHECKING:
     from gardener_api.store.store import JobStore

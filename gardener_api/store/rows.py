@@ -33,8 +33,8 @@ _c = schema.jobs.c
 _READ = (
     _c.bucket, _c.experiment, _c.datatype, _c.date, _c.state, _c.priority, _c.failed_in,
     _c.number, _c.generation, _c.attempt, _c.rank, _c.daily, _c.filter, _c.tmp, _c.raw, _c.join,
-    _c.archives, _c.detail, _c.error, _c.parser, _c.run_id, _c.created, _c.entered, _c.leased,
-    _c.lease_expires, _c.updated, _c.parsed, _c.ended,
+    _c.archives, _c.archive_bytes, _c.detail, _c.error, _c.parser, _c.run_id, _c.created,
+    _c.entered, _c.leased, _c.lease_expires, _c.updated, _c.parsed, _c.ended,
 )  # fmt: skip
 _PLAIN = tuple(column.name for column in _READ[7:])
 _EVENT = tuple(field.name for field in fields(Event))

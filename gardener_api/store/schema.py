@@ -29,7 +29,7 @@ from gardener_api.jobs.job import ENDED, LEASE_EXPIRED, PARSE_ERROR, JobState
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _MICROSECOND = dt.timedelta(microseconds=1)
 
-NEWEST = "0005"
+NEWEST = "0006"
 """The version of the store that this gardener reads and writes: alembic's newest revision."""
 
 
@@ -95,6 +95,7 @@ jobs = Table(
     Column("raw", String, nullable=False),
     Column("join", String, nullable=False),
     Column("archives", Integer),
+    Column("archive_bytes", BigInteger),
     Column("detail", Text, nullable=False),
     Column("error", Text, nullable=False),
     Column("failed_in", String),
@@ -302,6 +303,19 @@ partition_versions = Table(
     Column("parser_versions", Text, nullable=False, server_default=""),
 )
 VERSION_SEPARATOR = ", "  # between the parser versions
+
+# What unfinished backfills of tables alone make, for their progress: they ask for no jobs.
+tables_backfills = Table(
+    "tables_backfills",
+    metadata,
+    Column("backfill_id", String, primary_key=True),
+    # "<dataset>.<table>": the last one of the source that the backfill makes
+    Column("table", String, primary_key=True),
+    Column("date", Date, primary_key=True),
+    Column("experiment", String, nullable=False),
+    Column("datatype", String, nullable=False),
+    Column("began", UtcTime, nullable=False),
+)
 
 # Observations that Dagster does not have yet; a row is removed when it is delivered.
 outbox = Table(

@@ -31,11 +31,9 @@ from gardener_api.jobs.job import (
 from gardener_api.jobs.observations import observations
 from gardener_api.jobs.parser_calls import Call, Next, NoJob, Refusal, Terms
 from gardener_api.store import job_log, requests, schema
-from gardener_api.store.check_results import Checks
 from gardener_api.store.engine import open_engine, writing
 from gardener_api.store.migrate import prepare
 from gardener_api.store.outbox import Outbox
-from gardener_api.store.partition_locks import Holds
 from gardener_api.store.publishing.changes import Changes
 from gardener_api.store.publishing.held import HeldPartitions
 from gardener_api.store.queries.date_queries import DayQueries
@@ -60,7 +58,10 @@ from gardener_api.store.rows import (
     save_jobs,
     select_jobs,
 )
-from gardener_api.store.table_versions import TableLog
+from gardener_api.store.tables.check_results import Checks
+from gardener_api.store.tables.partition_locks import Holds
+from gardener_api.store.tables.table_versions import TableLog
+from gardener_api.store.tables.tables_backfills import TablesBackfills
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -95,6 +96,7 @@ class JobStore(JobQueries):
         self.holds = Holds(engine)
         self.checks = Checks(engine)
         self.held = HeldPartitions(engine)
+        self.tables_backfills = TablesBackfills(engine)
         self.changes = Changes(engine)
         self.days = DayQueries(engine)
         self.series = Series(engine)

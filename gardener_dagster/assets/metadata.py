@@ -5,7 +5,7 @@ from typing import Any
 
 import dagster as dg
 
-from gardener_api.store.table_versions import PartitionRecord
+from gardener_api.store.tables.table_versions import PartitionRecord
 from gardener_dagster.warehouse.errors import WarehouseError
 from gardener_dagster.warehouse.objects import LoadSource
 from gardener_dagster.warehouse.results import (

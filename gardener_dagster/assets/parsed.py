@@ -22,6 +22,7 @@ from gardener_api.archive import ArchiveError, ArchiveListing, list_archives
 from gardener_api.config import GardenerConfig, Source
 from gardener_api.formatting import count_jobs, human_duration, one_line
 from gardener_api.jobs.job import Ask, Job, JobKey, JobState, Outcome
+from gardener_api.jobs.table_stages import ChainRule
 from gardener_api.store.schema import StoreError
 from gardener_api.store.store import JobStore
 from gardener_dagster.assets.catalog import Catalog
@@ -56,6 +57,8 @@ CHAIN_PATIENCE = timedelta(minutes=30)
 """A backfill of the whole chain is told of a date once its tables have ended, which the sensor
 ``parsed_jobs`` starts; so long after its parse at the latest. Dagster's backfill daemon asks for
 the tables of each date that it is told of: sooner, it would start a second run for them."""
+SETTLE = timedelta(seconds=15)
+"""After the end of a date's tables in the job store, until Dagster has surely been told of them."""
 
 Event = dg.AssetMaterialization | dg.MaterializeResult[object]
 
@@ -158,7 +161,7 @@ class _Request:
             single=len(context.partition_keys) == 1,
         )
 
-    def ask(self, source: Source, key: JobKey, archives: int) -> Ask:
+    def ask(self, source: Source, key: JobKey, listing: ArchiveListing) -> Ask:
         return Ask(
             key=key,
             requester=self.requester,
@@ -172,7 +175,8 @@ class _Request:
             raw=source.target_datasets.raw,
             join=source.target_datasets.join or "",
             rank=self.ranks[source.name],
-            archives=archives,
+            archives=listing.count,
+            archive_bytes=listing.bytes,
         )
 
 
@@ -198,7 +202,7 @@ class Waiting:
             if isinstance(listing, ArchiveError):
                 self._fail(f"{key}: {listing}")
             else:
-                asks.append(self._request.ask(source, key, listing.count))
+                asks.append(self._request.ask(source, key, listing))
         jobs = self._store.enqueue(asks, now=datetime.now(UTC))
         for job in jobs:
             self.jobs[job.number] = job.id
@@ -216,10 +220,10 @@ class Waiting:
 
     def _report(self) -> Iterator[Event]:
         request = self._request
+        now = datetime.now(UTC)
+        rule = ChainRule(ended_before=now - SETTLE, parsed_before=now - CHAIN_PATIENCE)
         unreported = self._store.unreported(
-            request.requester,
-            run_id=request.run_id,
-            chain_since=datetime.now(UTC) - CHAIN_PATIENCE if request.chain else None,
+            request.requester, run_id=request.run_id, chain=rule if request.chain else None
         )
         done = [outcome for outcome in unreported if outcome.job.number in self.jobs]
         for outcome in done:
@@ -346,6 +350,8 @@ def parsed_metadata(job: Job) -> dict[str, dg.MetadataValue]:
         ),
         "parser": dg.MetadataValue.text(job.parser or "none: there were no archives"),
     }
+    if job.archive_bytes is not None:
+        metadata["bytes of archives"] = dg.MetadataValue.int(job.archive_bytes)
     if job.parsed is not None:
         seconds = (job.parsed - job.created).total_seconds()
         metadata["seconds from asked to parsed"] = dg.MetadataValue.float(round(seconds, 1))

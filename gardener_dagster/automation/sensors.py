@@ -32,6 +32,7 @@ from gardener_dagster.automation.sensor_inputs.reported_jobs import (
     announced_cursor,
     confirm_announced,
 )
+from gardener_dagster.automation.sensor_inputs.tables_backfills import note_tables_backfills
 from gardener_dagster.planning import due_decisions, due_joins, due_tables
 
 JOBS_NAMED = 3
@@ -60,6 +61,8 @@ def _parsed_jobs(config: GardenerConfig, interval: int) -> dg.SensorDefinition:
         now = dt.datetime.now(dt.UTC)
         confirm_announced(job_store, context.cursor, now=now)
         withdraw_cancelled(context.instance, job_store, now=now)
+        if context.repository_def is not None:
+            note_tables_backfills(config, context.instance, context.repository_def, job_store)
         tables = ParsedTables(config, context.instance, job_store, now=now)
         tables.find_lost()
         tables.fail_cancelled()

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from gardener_api.archive import ParsedObject
-from gardener_api.store.check_results import CheckResult
+from gardener_api.store.tables.check_results import CheckResult
 from gardener_dagster.warehouse.results import KeyCount, Origin
 
 NAMED = 10

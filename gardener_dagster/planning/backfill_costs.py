@@ -84,7 +84,7 @@ class Estimate:
         pending = f", {self.pending:,} of them on their way already" if self.pending else ""
         yield "jobs", f"{self.jobs:,}{pending}"
         if self.parses:
-            yield "archives", f"{total.archives:,}"
+            yield "archives", _archives(total)
             yield "parser hours", _hours(total.parser_seconds)
         yield "rows", f"{total.rows:,}"
         yield "load", f"{human_bytes(total.bytes_loaded)} in {_seconds(total.load_seconds)}"
@@ -148,6 +148,15 @@ def _nearest(date: dt.date, known: list[dt.date]) -> dt.date | None:
     if nearest is None or abs(nearest - date) > dt.timedelta(days=NEIGHBOUR_DAYS):
         return None
     return nearest
+
+
+def _archives(total: Cost) -> str:
+    sized = total.archives - total.archives_unsized
+    if not sized:
+        return f"{total.archives:,}"
+    size = human_bytes(total.archive_bytes)
+    of = f" in {sized:,} of them; the size of the others is not known"
+    return f"{total.archives:,}, {size}{of if total.archives_unsized else ''}"
 
 
 def _hours(seconds: float) -> str:

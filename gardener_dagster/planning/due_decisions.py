@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from gardener_api.config import GardenerConfig, Source
 from gardener_api.store.publishing.held import HeldPartition
-from gardener_dagster.planning.due_tables import MOST_LOST
+from gardener_dagster.planning.lost_tables import MOST_LOST
 
 
 @dataclass(frozen=True, kw_only=True)

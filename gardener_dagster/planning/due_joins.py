@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from gardener_api.config import GardenerConfig, Source
 from gardener_api.jobs.job import ENDED, Job, JobKey, Priority
-from gardener_api.store.table_versions import DueJoin
+from gardener_api.store.tables.table_versions import DueJoin
 from gardener_dagster.planning.due_tables import (
     awaits_annotations,
     digest,

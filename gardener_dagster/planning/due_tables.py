@@ -8,7 +8,7 @@ missed loses nothing. Which joins are due is in ``due_joins``.
 import datetime as dt
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -35,8 +35,9 @@ RUNS_UNENDED = 32
 """Unended runs of a sensor, above which it asks for daily ones only. What is due beyond waits in
 the store, where more urgent dates still come first and neighbours still join a range."""
 
-MOST_LOST = 4
-"""Lost runs of a date after which no other is started: the date itself may be what kills them."""
+ANNOTATIONS_PATIENCE = dt.timedelta(minutes=10)
+"""How long the tables of annotations may be in one stage, or wait for their run, before the rows
+that they are joined to do not wait for them any more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,45 +96,6 @@ class TablesRun:
         key = self.jobs[0].key
         before, after = self.first - ONE_DAY, self.last + ONE_DAY
         return replace(key, date=before), replace(key, date=after)
-
-
-@dataclass(frozen=True, kw_only=True)
-class EndedRun:
-    """A run of Dagster that ended without success."""
-
-    run_id: str
-    status: str
-    created: dt.datetime
-
-
-@dataclass(frozen=True, kw_only=True)
-class LostRun:
-    """A job whose run of tables is over and did not bring it to an end.
-
-    Attributes:
-        job: The job.
-        run_id: The run.
-        status: How it ended, in Dagster's words.
-        count: How many runs of the job were lost since its parse, as far as is known.
-    """
-
-    job: Job
-    run_id: str
-    status: str
-    count: int = 1
-
-    @property
-    def is_to_repeat(self) -> bool:
-        """Whether another run is to be started: nobody cancelled it, and not too many were lost."""
-        return self.status == "FAILURE" and self.count < MOST_LOST
-
-    @property
-    def reason(self) -> str:
-        """What to write into the job."""
-        return (
-            f"Dagster run {self.run_id} of its tables ended {self.status} in state"
-            f" {self.job.state}: read its log, then re-execute it"
-        )
 
 
 def digest(names: Iterable[str]) -> str:
@@ -238,9 +200,9 @@ def tables_to_start(
 ) -> list[TablesRun]:
     """Return those of the runs to start now.
 
-    A range that is not full waits for its neighbours, unless it is a daily one. And each waits
-    while the tables of its annotations are being made: one run then makes its tables and the joins.
-    Neither waits longer than ``tables.gather``.
+    A range that is not full waits for its neighbours, ``tables.gather`` at most; a daily one does
+    not. And each waits while the tables of its annotations are being made, so that one run makes
+    its tables and the joins.
 
     Args:
         config: Its ``tables``, and where the annotations are found.
@@ -267,25 +229,20 @@ def read_by_runs(config: GardenerConfig, runs: Iterable[TablesRun]) -> set[JobKe
 def _is_ready(
     config: GardenerConfig, run: TablesRun, open_jobs: Mapping[JobKey, Job], now: dt.datetime
 ) -> bool:
-    waited = now - min(job.entered for job in run.jobs)
-    return waited >= config.tables.gather or not (
-        _grows(config, run, open_jobs) or _is_soon_joined(config, run, open_jobs)
+    grows = any(
+        key in open_jobs and open_jobs[key].state in BEFORE_PARSED for key in run.neighbours
     )
-
-
-def _grows(config: GardenerConfig, run: TablesRun, open_jobs: Mapping[JobKey, Job]) -> bool:
-    """Whether the range is not full, and a neighbour is on its way to parsers or with them."""
-    return (
-        run.priority is not Priority.DAILY
-        and len(run.jobs) < config.tables.dates_per_run
-        and any(
-            key in open_jobs and open_jobs[key].state in BEFORE_PARSED for key in run.neighbours
-        )
+    is_gathered = (
+        run.priority is Priority.DAILY
+        or not grows
+        or len(run.jobs) >= config.tables.dates_per_run
+        or now - min(job.entered for job in run.jobs) >= config.tables.gather
     )
+    return is_gathered and not _is_soon_joined(config, run, open_jobs, now)
 
 
 def _is_soon_joined(
-    config: GardenerConfig, run: TablesRun, open_jobs: Mapping[JobKey, Job]
+    config: GardenerConfig, run: TablesRun, open_jobs: Mapping[JobKey, Job], now: dt.datetime
 ) -> bool:
     """Whether the joins wait for nothing but tables of annotations that are being made."""
     annotations = run.annotations(config)
@@ -297,7 +254,10 @@ def _is_soon_joined(
         jobs.append(before)
     awaited = [job for job in jobs if job and is_pending(job)]
     return bool(awaited) and all(
-        job.state not in BEFORE_PARSED and job.priority <= run.priority for job in awaited
+        job.state not in BEFORE_PARSED
+        and job.priority <= run.priority
+        and now - job.entered < ANNOTATIONS_PATIENCE
+        for job in awaited
     )
 
 
@@ -366,34 +326,3 @@ def awaits_annotations(
 def is_pending(job: Job | None) -> bool:
     """Whether the raw partition of a job will change."""
     return job is not None and job.state in BEFORE_RAW
-
-
-def lost_runs(
-    jobs: Iterable[Job],
-    *,
-    by_id: Mapping[str, str],
-    by_date: Mapping[tuple[str, dt.date], Sequence[EndedRun]],
-) -> Iterator[LostRun]:
-    """Yield the jobs whose run of tables ended without success and will not be retried.
-
-    Args:
-        jobs: Jobs whose parse is done and whose tables are not.
-        by_id: The status of such runs, by run ID: for jobs whose tables a run has begun.
-        by_date: Such runs that the sensor started, by source and date, the newest first: for jobs
-            that it was started for and that it never came to. One of before the parse was for an
-            older one.
-    """
-    for job in jobs:
-        runs = [
-            run
-            for run in by_date.get((job.key.source, job.key.date), ())
-            if job.parsed is not None and run.created >= job.parsed
-        ]
-        if job.state is JobState.POST_PROCESSING:
-            if runs:
-                [last, *_] = runs
-                yield LostRun(job=job, run_id=last.run_id, status=last.status, count=len(runs))
-        elif job.run_id in by_id:
-            yield LostRun(
-                job=job, run_id=job.run_id, status=by_id[job.run_id], count=max(1, len(runs))
-            )

@@ -3,7 +3,7 @@
 import datetime as dt
 from typing import Any
 
-from sqlalchemy import Row, case, func, select
+from sqlalchemy import Row, and_, case, exists, func, literal, or_, select
 from sqlalchemy.engine import Engine
 
 from gardener_api.jobs.backfill_progress import RATE_WINDOW, BackfillProgress
@@ -15,16 +15,21 @@ MOST = 20
 MOST_OPEN = 20_000
 """How many unfinished jobs are read to find the backfills that they are of."""
 _c, _r = schema.jobs.c, schema.requests.c
+_t, _p = schema.tables_backfills.c, schema.partitions.c
 
 
 class BackfillQueries:
-    """The store by backfill. A backfill of tables alone asks for no jobs, and is not in it."""
+    """The store by backfill."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
     def unfinished(self, *, now: dt.datetime) -> list[BackfillProgress]:
-        """The backfills that have unfinished jobs, the newest first."""
+        """The backfills that have unfinished jobs, or make tables alone; the newest first."""
+        found = [*self._of_jobs(now), *self._of_tables(now)]
+        return sorted(found, key=lambda each: each.asked, reverse=True)
+
+    def _of_jobs(self, now: dt.datetime) -> list[BackfillProgress]:
         unfinished = select(_c.number).where(_c.state.in_(sorted(OPEN))).limit(MOST_OPEN).subquery()
         names = (
             select(_r.requester, func.max(_r.asked).label("newest"))
@@ -55,6 +60,50 @@ class BackfillQueries:
             for row in connection.execute(query):
                 groups[row.requester].append(row)
         return [_progress(rows) for rows in groups.values() if rows]
+
+    def _of_tables(self, now: dt.datetime) -> list[BackfillProgress]:
+        failed = exists().where(
+            _c.experiment == _t.experiment,
+            _c.datatype == _t.datatype,
+            _c.date == _t.date,
+            _c.state == JobState.FAILED,
+            _c.entered >= _t.began,
+        )
+        made = and_(_p.version > 0, _p.requester == literal("backfill/") + _t.backfill_id)
+        lately = and_(made, _p.made >= now - RATE_WINDOW)
+        query = (
+            select(
+                _t.backfill_id, _t.experiment, _t.datatype,
+                func.count().label("dates"),
+                func.sum(case((failed, 0), (made, 1), else_=0)).label("complete"),
+                func.sum(case((failed, 1), else_=0)).label("failed"),
+                func.sum(case((or_(failed, lately), 1), else_=0)).label("lately"),
+                func.min(_t.date).label("first"),
+                func.max(_t.date).label("last"),
+                func.min(_t.began).label("began"),
+            )
+            .outerjoin(schema.partitions, and_(_p.table == _t.table, _p.date == _t.date))
+            .group_by(_t.backfill_id, _t.experiment, _t.datatype)
+        )  # fmt: skip
+        groups: dict[str, list[Row[Any]]] = {}
+        with self._engine.begin() as connection:
+            for row in connection.execute(query):
+                groups.setdefault(row.backfill_id, []).append(row)
+        return [
+            BackfillProgress(
+                backfill_id=backfill_id,
+                sources=sorted(f"{row.experiment}/{row.datatype}" for row in rows),
+                first=min(row.first for row in rows),
+                last=max(row.last for row in rows),
+                asked=min(row.began for row in rows),
+                jobs=sum(row.dates for row in rows),
+                complete=sum(row.complete for row in rows),
+                failed=sum(row.failed for row in rows),
+                ended_lately=sum(row.lately for row in rows),
+                tables_only=True,
+            )
+            for backfill_id, rows in groups.items()
+        ]
 
 
 def _progress(rows: list[Row[Any]]) -> BackfillProgress:

@@ -24,6 +24,7 @@ from gardener_api.jobs.job import (
     Parsed,
     Request,
 )
+from gardener_api.jobs.table_stages import ChainRule
 from gardener_api.store import schema
 from gardener_api.store.queries.backfill_queries import BackfillQueries
 from gardener_api.store.queries.plan_queries import PlanQueries
@@ -120,7 +121,7 @@ class JobQueries:
     # -- what a requester waits for
 
     def unreported(
-        self, requester: str, *, run_id: str, chain_since: dt.datetime | None = None
+        self, requester: str, *, run_id: str, chain: ChainRule | None = None
     ) -> list[Outcome]:
         """How the jobs ended that this run asked for, where it has not reported it yet.
 
@@ -131,20 +132,20 @@ class JobQueries:
         Args:
             requester: In whose name the run asks.
             run_id: The run.
-            chain_since: Where the request covers the tables too, a job that was parsed after this
-                has ended only when its tables have.
+            chain: When a parsed job has ended whose tables the request covers; left out: as any.
         """
         r = schema.requests.c
         is_parsed: ColumnElement[bool] = _c.parsed.is_not(None)
-        if chain_since is not None:
+        if chain is not None:
             is_parsed &= or_(
-                r.covers_tables.is_(False), _c.state.in_(sorted(ENDED)), _c.parsed < chain_since
+                r.covers_tables.is_(False),
+                and_(_c.state.in_(sorted(ENDED)), _c.entered < chain.ended_before),
+                _c.parsed < chain.parsed_before,
             )
-        is_over = or_(
-            is_parsed,
-            _c.state.in_([JobState.FAILED, JobState.WITHDRAWN]),
-            r.withdrawn.is_not(None),
+        never_parsed = and_(
+            _c.parsed.is_(None), _c.state.in_([JobState.FAILED, JobState.WITHDRAWN])
         )
+        is_over = or_(is_parsed, never_parsed, r.withdrawn.is_not(None))
         query = (
             select_jobs()
             .add_columns(*schema.requests.c)

@@ -25,6 +25,8 @@ class Cost:
     """What one date, or several, cost to parse and to load."""
 
     archives: int = 0
+    archive_bytes: int = 0  # of those archives whose size is known
+    archives_unsized: int = 0  # listed by a gardener that did not keep their size
     parser_seconds: float = 0.0  # of the attempt that ended well
     rows: int = 0  # in raw
     bytes_loaded: int = 0  # of the objects that parsers wrote
@@ -36,6 +38,8 @@ class Cost:
     def __add__(self, other: "Cost") -> "Cost":
         return Cost(
             archives=self.archives + other.archives,
+            archive_bytes=self.archive_bytes + other.archive_bytes,
+            archives_unsized=self.archives_unsized + other.archives_unsized,
             parser_seconds=self.parser_seconds + other.parser_seconds,
             rows=self.rows + other.rows,
             bytes_loaded=self.bytes_loaded + other.bytes_loaded,
@@ -141,6 +145,7 @@ class _Jobs:
     created: dt.datetime | None = None
     parsed: dt.datetime | None = None
     archives: int = 0
+    archive_bytes: int | None = None
     parser_seconds: float = 0.0
 
 
@@ -156,7 +161,7 @@ def _jobs(
     last: dt.date,
 ) -> dict[dt.date, _Jobs]:
     query = (
-        select(_c.date, _c.state, _c.created, _c.archives, _c.leased, _c.parsed)
+        select(_c.date, _c.state, _c.created, _c.archives, _c.archive_bytes, _c.leased, _c.parsed)
         .where(
             _c.bucket == bucket,
             _c.experiment == experiment,
@@ -166,12 +171,12 @@ def _jobs(
         .order_by(_c.date, _c.generation)
     )
     found: dict[dt.date, _Jobs] = {}
-    for date, state, created, archives, leased, parsed in connection.execute(query):
+    for date, state, created, archives, size, leased, parsed in connection.execute(query):
         jobs = found.setdefault(date, _Jobs())
         if state != JobState.WITHDRAWN:
             jobs.state, jobs.created = JobState(state), created
         if parsed is not None:
-            jobs.parsed, jobs.archives = parsed, archives or 0
+            jobs.parsed, jobs.archives, jobs.archive_bytes = parsed, archives or 0, size
             jobs.parser_seconds = (parsed - leased).total_seconds() if leased else 0.0
     return found
 
@@ -226,6 +231,8 @@ def _cost(jobs: _Jobs, operations: Mapping[str, Any] | None, rows: int) -> Cost 
     queries = [row for operation, row in done.items() if operation in _QUERIES]
     return Cost(
         archives=jobs.archives,
+        archive_bytes=jobs.archive_bytes or 0,
+        archives_unsized=jobs.archives if jobs.archive_bytes is None else 0,
         parser_seconds=jobs.parser_seconds,
         rows=rows,
         bytes_loaded=load.bytes if load else 0,

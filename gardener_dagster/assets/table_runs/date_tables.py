@@ -16,7 +16,7 @@ import dagster as dg
 
 from gardener_api.config import Source
 from gardener_api.jobs.job import Job, JobKey, JobState
-from gardener_api.store.table_versions import PartitionRecord
+from gardener_api.store.tables.table_versions import PartitionRecord
 from gardener_dagster.assets import metadata
 from gardener_dagster.assets.keys import joined_key, raw_key, source_tables, tmp_key
 from gardener_dagster.assets.table_runs import date_listing

@@ -15,8 +15,8 @@ from dagster import DagsterRunStatus
 from sqlalchemy.exc import SQLAlchemyError
 
 from gardener_api.formatting import one_line
-from gardener_api.store.partition_locks import Hold, Holds
 from gardener_api.store.schema import StoreError
+from gardener_api.store.tables.partition_locks import Hold, Holds
 
 LOCK_WAIT = dt.timedelta(hours=1)
 """How long a run waits for another's lock: longer than the tables of the largest date take."""

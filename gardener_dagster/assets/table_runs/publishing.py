@@ -13,7 +13,7 @@ import dagster as dg
 from gardener_api.jobs.job import JobKey
 from gardener_api.store.publishing.changes import PartitionChange
 from gardener_api.store.publishing.held import Decision, HeldPartition, Outcome
-from gardener_api.store.table_versions import JoinInputs, PartitionRecord
+from gardener_api.store.tables.table_versions import JoinInputs, PartitionRecord
 from gardener_dagster.assets import checks
 from gardener_dagster.assets.keys import ACCEPT_TAG, joined_key, raw_key, source_tables
 from gardener_dagster.assets.table_runs.date_listing import DateListing

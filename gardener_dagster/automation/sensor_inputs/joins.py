@@ -9,7 +9,7 @@ import dagster as dg
 from gardener_api.config import GardenerConfig, Source
 from gardener_api.jobs.job import Job, JobKey, JobState, Request
 from gardener_api.store.store import JobStore
-from gardener_api.store.table_versions import DueJoin
+from gardener_api.store.tables.table_versions import DueJoin
 from gardener_dagster.assets.keys import joined_key
 from gardener_dagster.assets.partitions import date_of
 from gardener_dagster.automation.sensor_inputs.dagster_runs import (
@@ -24,7 +24,7 @@ from gardener_dagster.dagster_internals import (
     RequestedBackfill,
     requested_backfills,
 )
-from gardener_dagster.planning import due_joins, due_tables
+from gardener_dagster.planning import due_joins, due_tables, lost_tables
 from gardener_dagster.planning.daily import newest_due
 
 LOOK_BACK = dt.timedelta(days=1)
@@ -109,7 +109,7 @@ class DueJoins:
             )
             job = self._store.latest(due_tables.job_key(source, item.date))
             if job is not None and job.state is JobState.JOINING:
-                found = due_tables.LostRun(job=job, run_id=run.run_id, status=run.status.value)
+                found = lost_tables.LostRun(job=job, run_id=run.run_id, status=run.status.value)
                 self._store.fail_stage(job.key, found.reason, run_id=job.run_id, now=self._now)
         return left
 

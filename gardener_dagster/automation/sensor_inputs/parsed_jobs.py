@@ -23,7 +23,7 @@ from gardener_dagster.automation.sensor_inputs.dagster_runs import (
     unended_runs,
 )
 from gardener_dagster.dagster_internals import BackfillState
-from gardener_dagster.planning import due_tables
+from gardener_dagster.planning import due_tables, lost_tables
 
 JOBS_READ = 2_000
 """Parsed jobs that a tick reads, the most urgent first: more than unended runs can have taken."""
@@ -45,7 +45,7 @@ class ParsedTables:
         self._working = store.in_tables()
         self._runs = self._fates.by_id(job.run_id for job in self._working if job.run_id)
         self._parsed = store.parsed_jobs(first=config.start_date, limit=JOBS_READ)
-        self._lost: dict[int, due_tables.LostRun] = {}
+        self._lost: dict[int, lost_tables.LostRun] = {}
 
     def find_lost(self) -> None:
         """Find the jobs whose run is over and did not write that itself: it was killed.
@@ -58,7 +58,7 @@ class ParsedTables:
         jobs = [*self._working, *(item.job for item in self._parsed)]
         lost = {
             found.job.number: found
-            for found in due_tables.lost_runs(jobs, by_id=by_id, by_date=self._ended_by_date())
+            for found in lost_tables.lost_runs(jobs, by_id=by_id, by_date=self._ended_by_date())
         }
         self._lost = {number: found for number, found in lost.items() if found.is_to_repeat}
         failed = {number: found for number, found in lost.items() if not found.is_to_repeat}
@@ -137,11 +137,11 @@ class ParsedTables:
         parsed = [item.job.parsed for item in self._parsed if item.job.parsed]
         return self._fates.ended_badly("parsed_jobs", since=min(parsed)) if parsed else ()
 
-    def _ended_by_date(self) -> dict[tuple[str, dt.date], list[due_tables.EndedRun]]:
-        found: dict[tuple[str, dt.date], list[due_tables.EndedRun]] = {}
+    def _ended_by_date(self) -> dict[tuple[str, dt.date], list[lost_tables.EndedRun]]:
+        found: dict[tuple[str, dt.date], list[lost_tables.EndedRun]] = {}
         for record in self._ended:
             if self._fates.is_lost(record):
-                ended = due_tables.EndedRun(
+                ended = lost_tables.EndedRun(
                     run_id=record.dagster_run.run_id,
                     status=record.dagster_run.status.value,
                     created=created(record),

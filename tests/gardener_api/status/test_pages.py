@@ -16,9 +16,10 @@ from gardener_api.links import Links
 from gardener_api.status.filters import PAGE
 from gardener_api.status.pages import create_status_app
 from gardener_api.store import schema
-from gardener_api.store.check_results import CheckResult
 from gardener_api.store.engine import writing
 from gardener_api.store.store import JobStore
+from gardener_api.store.tables.check_results import CheckResult
+from gardener_api.store.tables.tables_backfills import TablesTarget
 
 MakeAsk = Callable[..., Ask]
 MakeKey = Callable[..., JobKey]
@@ -178,9 +179,22 @@ def test_how_far_a_backfill_is_and_when_it_will_end(
     store.stage(make_key(1), JobState.COMPLETE, run_id="t", now=now)
     store.fail_stage(make_key(2), "no", run_id="t", now=now)
     text = text_of(client.get("/").text)
-    assert "Backfills Backfill Source Dates Jobs done Rate Expected end abcdefgh ndt/ndt7" in text
+    assert "Backfills Backfill Source Dates Done Rate Expected end abcdefgh ndt/ndt7" in text
     # Two in 3 h 12 min, and eight are left.
     assert "2024-03-01 to 2024-03-10 1 of 10, 1 failed 0.6 an hour in 12 h 48 min" in text
+
+
+def test_how_far_a_backfill_of_tables_alone_is(
+    client: TestClient, store: JobStore, make_key: MakeKey, now: dt.datetime
+) -> None:
+    key = make_key(1)
+    target = TablesTarget(source="ndt/ndt7", table="ndt.ndt7", dates=[key.date, make_key(2).date])
+    store.tables_backfills.note("abcdefgh", [target], began=now)
+    store.tables.record_partition(
+        "ndt.ndt7", key.date, rows=1, run_id="t", requester="backfill/abcdefgh", now=now
+    )
+    text = text_of(client.get("/").text)
+    assert "abcdefgh ndt/ndt7 tables only 2024-03-01 to 2024-03-02 1 of 2 0.3 an hour" in text
 
 
 def test_the_rows_of_a_source_by_day(

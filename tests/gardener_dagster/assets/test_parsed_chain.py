@@ -53,7 +53,9 @@ def test_each_date_is_reported_once_its_tables_have_ended_well_or_not(
     instance: dg.DagsterInstance,
     parser: Parser,
     dates_at_looks: list[int],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(parsed, "SETTLE", dt.timedelta())
     backfill_of(instance, NDT7, TMP)
     with parser:
         assert run_parse(defs, instance, [NDT7], DAYS[0], DAYS[-1], backfill="b").success

@@ -5,7 +5,8 @@ from ticked_sensors import DAY, NDT7, NOW, Gardener
 
 from gardener_api.store.publishing.held import Decision, Finding, Outcome
 from gardener_dagster.assets.keys import DECISION_TAG
-from gardener_dagster.planning.due_tables import MOST_LOST, job_key
+from gardener_dagster.planning.due_tables import job_key
+from gardener_dagster.planning.lost_tables import MOST_LOST
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from ticked_sensors import ANNOTATION2, DAY, NDT7, NOW, Gardener, dates_of, run_
 
 from gardener_api.jobs.job import JobState, Priority
 from gardener_dagster.assets.keys import BACKFILL_TAG, JOB_TAG, QUEUE_TAG
-from gardener_dagster.planning.due_tables import MOST_LOST
+from gardener_dagster.planning.lost_tables import MOST_LOST
 
 
 def test_what_was_parsed_gets_its_tables(gardener: Gardener) -> None:
@@ -306,3 +306,21 @@ def test_a_retry_that_dagster_will_not_start_is_lost(gardener: Gardener) -> None
     gardener.run(DagsterRunStatus.FAILURE, tags)
     [again] = gardener.tick("parsed_jobs").run_requests or ()
     assert again.run_key != job.id
+
+
+def test_the_status_page_is_told_of_backfills_of_tables_alone_while_they_run(
+    gardener: Gardener,
+) -> None:
+    later = DAY + dt.timedelta(days=1)
+    keys = ("tmp_ndt/ndt7", "raw_ndt/ndt7", "raw_ndt/annotation2")
+    backfill = gardener.backfill(BulkActionStatus.REQUESTED, *keys, dates=(DAY, later))
+    gardener.backfill(BulkActionStatus.REQUESTED, "parsed/ndt/ndt7", *keys[:2])  # asks for jobs
+    for _ in range(2):
+        gardener.tick("parsed_jobs")
+        [progress] = gardener.store.backfills.unfinished(now=dt.datetime.now(dt.UTC))
+        assert (progress.backfill_id, progress.jobs, progress.complete) == (backfill, 4, 0)
+        assert progress.sources == ["ndt/annotation2", "ndt/ndt7"]
+        assert (progress.first, progress.last, progress.asked) == (DAY, later, NOW)
+    gardener.end(backfill, BulkActionStatus.COMPLETED_SUCCESS)
+    gardener.tick("parsed_jobs")
+    assert gardener.store.backfills.unfinished(now=dt.datetime.now(dt.UTC)) == []

@@ -9,8 +9,9 @@ from gardener_dagster.planning.backfills import Wanted, plan_backfill
 
 FIRST = dt.date(2024, 1, 1)
 NDT7 = Wanted(name="ndt/ndt7", assets=(("parsed", "ndt", "ndt7"),), tables=("raw_ndt.ndt7",))
-ONE = Cost(archives=10, parser_seconds=3600, rows=1000, bytes_loaded=5_000_000, load_seconds=30,
-           bytes_processed=2_000_000, bytes_billed=10_000_000, slot_seconds=1800)  # fmt: skip
+ONE = Cost(archives=10, archive_bytes=2_500_000_000, parser_seconds=3600, rows=1000,
+           bytes_loaded=5_000_000, load_seconds=30, bytes_processed=2_000_000,
+           bytes_billed=10_000_000, slot_seconds=1800)  # fmt: skip
 
 
 def days(*numbers: int) -> list[dt.date]:
@@ -67,7 +68,7 @@ def test_it_is_told_in_a_few_lines() -> None:
         "Expected, from the last time that each date was made"
         " (1 of a neighbouring date, 1 not known and left out):",
         "  jobs            3, 1 of them on their way already",
-        "  archives        20",
+        "  archives        20, 5.0 GB",
         "  parser hours    2.0",
         "  rows            2,000",
         "  load            10.0 MB in 1 min",
@@ -75,3 +76,14 @@ def test_it_is_told_in_a_few_lines() -> None:
         "  slot hours      1.0",
         "  time to finish  about 7 h with 1 parser, behind 4 jobs that wait already",
     ]
+
+
+def test_archives_whose_size_was_not_kept_are_named() -> None:
+    old = Cost(archives=7, archives_unsized=7)
+    found = estimated(days(0, 1), {FIRST: DateRecord(cost=ONE), days(1)[0]: DateRecord(cost=old)})
+    lines = list(found.lines(Capacity(parsers=1, queued=0)))
+    assert (
+        "  archives        17, 2.5 GB in 10 of them; the size of the others is not known" in lines
+    )
+    only_old = estimated(days(0), {FIRST: DateRecord(cost=old)})
+    assert "  archives        7" in list(only_old.lines(Capacity(parsers=1, queued=0)))

@@ -12,22 +12,22 @@ from hypothesis import strategies as st
 
 from gardener_api.config import GardenerConfig
 from gardener_api.jobs.job import Job, JobKey, JobState, Parsed, Priority, Request, new_job
-from gardener_api.store.table_versions import DueJoin, JoinInputs
+from gardener_api.store.tables.table_versions import DueJoin, JoinInputs
 from gardener_dagster.planning.due_joins import JoinRun, joins_to_start
 from gardener_dagster.planning.due_tables import (
+    ANNOTATIONS_PATIENCE,
     RUNS_PER_TICK,
     RUNS_UNENDED,
-    EndedRun,
     TablesRun,
     awaits_annotations,
     is_cancelled,
     job_key,
-    lost_runs,
     tables_due,
     tables_to_start,
     with_joins,
     within_bounds,
 )
+from gardener_dagster.planning.lost_tables import EndedRun, lost_runs
 from gardener_dagster.planning.ranges import ONE_DAY, consecutive
 
 START = dt.date(2024, 1, 1)
@@ -175,10 +175,10 @@ def test_a_run_does_not_wait_for_annotations_that_will_take_long() -> None:
     assert start([run], [made, replace(before, priority=Priority.HISTORICAL)]) == []
 
 
-def test_a_run_waits_for_annotations_no_longer_than_gather() -> None:
-    made = make_job(1, state=JobState.LOADING)
-    for age, starts in ((GATHER - ONE_DAY / 86_400, False), (GATHER, True)):
-        runs = due(parsed(make_job(1, "ndt/ndt7", age=age)))
+def test_a_run_does_not_wait_for_annotations_that_stand_still() -> None:
+    runs = due(parsed(make_job(1, "ndt/ndt7", age=10 * GATHER)))
+    for age, starts in ((ANNOTATIONS_PATIENCE - GATHER, False), (ANNOTATIONS_PATIENCE, True)):
+        made = make_job(1, state=JobState.LOADING, age=age)
         assert bool(start(runs, [made])) is starts
 
 

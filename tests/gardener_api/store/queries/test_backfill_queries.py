@@ -4,6 +4,7 @@ from collections.abc import Callable
 from gardener_api.jobs.backfill_progress import BackfillProgress
 from gardener_api.jobs.job import Ask, JobKey, JobState
 from gardener_api.store.store import JobStore
+from gardener_api.store.tables.tables_backfills import TablesTarget
 
 MakeKey = Callable[..., JobKey]
 MakeAsk = Callable[..., Ask]
@@ -59,3 +60,33 @@ def test_the_end_follows_from_what_ended_lately(now: dt.datetime) -> None:
     assert progress.per_hour(now + 24 * HOUR) == 2
     assert progress.expected_end(now + HOUR) == now + 6 * HOUR
     assert progress.expected_end(now) is None
+
+
+def test_backfills_of_tables_alone(
+    store: JobStore, make_ask: MakeAsk, make_key: MakeKey, now: dt.datetime
+) -> None:
+    def make(day: int, by: str, table: str = "raw_ndt.ndt7", at: dt.datetime = now) -> None:
+        date = make_key(day).date
+        store.tables.record_partition(table, date, rows=1, run_id="t", requester=by, now=at)
+
+    dates = [make_key(day).date for day in (1, 2, 3, 4)]
+    ndt7 = TablesTarget(source="ndt/ndt7", table="raw_ndt.ndt7", dates=dates)
+    pcap = TablesTarget(source="ndt/pcap", table="raw_ndt.pcap", dates=dates[:1])
+    make(1, "backfill/t", at=now - 7 * HOUR)  # not lately
+    make(2, "backfill/t")
+    make(3, "backfill/other")
+    make(1, "backfill/t", "tmp_ndt.pcap")
+    store.enqueue([make_ask(day, archives=0) for day in (2, 4)], now=now)
+    for day in (2, 4):
+        store.stage(make_key(day), JobState.LOADING, run_id="t", now=now)
+    store.fail_stage(make_key(2), "no", run_id="t", now=now - 8 * HOUR)  # of an earlier run
+    store.fail_stage(make_key(4), "no", run_id="t", now=now)
+    store.tables_backfills.note("t", [ndt7, pcap], began=now - 7 * HOUR)
+    [progress] = store.backfills.unfinished(now=now)
+    assert progress == BackfillProgress(
+        backfill_id="t", sources=["ndt/ndt7", "ndt/pcap"], first=dates[0], last=dates[-1],
+        asked=now - 7 * HOUR, jobs=5, complete=2, failed=1, ended_lately=2, tables_only=True,
+    )  # fmt: skip
+    assert store.tables_backfills.known() == {"t"}
+    store.tables_backfills.forget({"t"})
+    assert store.backfills.unfinished(now=now) == []

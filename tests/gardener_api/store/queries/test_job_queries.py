@@ -6,6 +6,7 @@ from typing import Any
 
 from gardener_api.jobs.job import Announcement, Ask, Job, JobKey, JobState
 from gardener_api.jobs.parser_calls import Error, Update
+from gardener_api.jobs.table_stages import ChainRule
 from gardener_api.store.queries.job_queries import JobOrder
 from gardener_api.store.store import JobStore
 
@@ -57,18 +58,21 @@ class TestFacts:
         store.enqueue([make_ask(1, **chain), make_ask(2, **chain), make_ask(3, **chain)], now=now)
         store.enqueue([make_ask(4, archives=0)], now=now)  # of the same run, but no tables
 
-        def dates_told(since: dt.datetime) -> list[int]:
-            outcomes = store.unreported("run:a", run_id="a", chain_since=since)
+        def dates_told(*, parsed_for: dt.timedelta, ended_for: dt.timedelta) -> list[int]:
+            at = now + HOUR
+            rule = ChainRule(ended_before=at - ended_for, parsed_before=at - parsed_for)
+            outcomes = store.unreported("run:a", run_id="a", chain=rule)
             return [outcome.job.key.date.day for outcome in outcomes]
 
-        assert dates_told(now - HOUR) == [4]
-        store.stage(make_key(1), JobState.LOADING, run_id="t", now=now)
-        assert dates_told(now - HOUR) == [4]
+        assert dates_told(parsed_for=2 * HOUR, ended_for=HOUR / 2) == [4]
+        for day in (1, 2):
+            store.stage(make_key(day), JobState.LOADING, run_id="t", now=now)
+        assert dates_told(parsed_for=2 * HOUR, ended_for=HOUR / 2) == [4]
         store.stage(make_key(1), JobState.COMPLETE, run_id="t", now=now)
-        store.stage(make_key(2), JobState.LOADING, run_id="t", now=now)
         store.fail_stage(make_key(2), "no quota", run_id="t", now=now)
-        assert dates_told(now - HOUR) == [1, 2, 4]
-        assert dates_told(now + HOUR) == [1, 2, 3, 4]  # its tables have taken too long
+        assert dates_told(parsed_for=2 * HOUR, ended_for=HOUR / 2) == [1, 2, 4]
+        assert dates_told(parsed_for=2 * HOUR, ended_for=2 * HOUR) == [4]
+        assert dates_told(parsed_for=HOUR / 2, ended_for=2 * HOUR) == [1, 2, 3, 4]
 
     def test_what_a_live_run_reports_is_announced_by_nobody_else(
         self, store: JobStore, make_ask: MakeAsk, now: dt.datetime

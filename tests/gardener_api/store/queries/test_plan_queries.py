@@ -46,7 +46,7 @@ def test_a_date_has_its_state_its_tables_and_what_the_last_time_cost(
     store: JobStore, make_ask: MakeAsk, make_key: MakeKey, now: dt.datetime
 ) -> None:
     key = make_key(1)
-    parse(store, make_ask(1), now)
+    parse(store, make_ask(1, archive_bytes=5_000_000_000), now)
     record_operation(store, key, "load", now, bytes=7777)
     record_operation(store, key, "load", now)
     record_operation(store, key, "dedup", now)
@@ -61,8 +61,9 @@ def test_a_date_has_its_state_its_tables_and_what_the_last_time_cost(
             parsed=now + HOUR,
             made={RAW: now},
             cost=Cost(
-                archives=3, parser_seconds=3600, rows=12, bytes_loaded=100, load_seconds=3.0,
-                bytes_processed=100, bytes_billed=1000, slot_seconds=4.0,
+                archives=3, archive_bytes=5_000_000_000, parser_seconds=3600, rows=12,
+                bytes_loaded=100, load_seconds=3.0, bytes_processed=100, bytes_billed=1000,
+                slot_seconds=4.0,
             ),
         )
     }  # fmt: skip

@@ -7,9 +7,9 @@ import pytest
 from gardener_api.jobs.job import LEASE_EXPIRED, PARSE_ERROR, Ask, JobKey, JobState
 from gardener_api.jobs.parser_calls import Error, Heartbeat, Update
 from gardener_api.jobs.snapshot import Facts, FailedCheck, TableRun
-from gardener_api.store.check_results import CheckResult
 from gardener_api.store.queries import snapshot_queries
 from gardener_api.store.store import JobStore
+from gardener_api.store.tables.check_results import CheckResult
 
 MakeAsk = Callable[..., Ask]
 MakeKey = Callable[..., JobKey]

@@ -5,7 +5,7 @@ import pytest
 
 from gardener_api.jobs.job import JobKey
 from gardener_api.store.store import JobStore
-from gardener_api.store.table_versions import DueJoin, JoinInputs, TableLog
+from gardener_api.store.tables.table_versions import DueJoin, JoinInputs, TableLog
 
 MakeKey = Callable[..., JobKey]
 

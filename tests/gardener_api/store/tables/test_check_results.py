@@ -2,8 +2,8 @@ import datetime as dt
 from collections.abc import Callable
 
 from gardener_api.jobs.job import JobKey
-from gardener_api.store.check_results import CheckResult, RecordedCheck
 from gardener_api.store.store import JobStore
+from gardener_api.store.tables.check_results import CheckResult, RecordedCheck
 
 MakeKey = Callable[..., JobKey]
 HOUR = dt.timedelta(hours=1)

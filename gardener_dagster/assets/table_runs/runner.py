@@ -89,12 +89,16 @@ class TablesRun:
         self._messages: queue.SimpleQueue[Message | _Outcome] = queue.SimpleQueue()
         self._watch = RunWatch(context.instance, work.run_id, self._warn)
         self._checks: defaultdict[dg.AssetCheckKey, dict[dt.date, Verdict]] = defaultdict(dict)
+        self._made: defaultdict[dt.date, list[Made]] = defaultdict(list)
         self._known_to_dagster: dict[dg.AssetKey, set[str]] = {}
         self._ended: list[_Outcome] = []
         self._interrupts, self._abort_at = 0, float("inf")
 
     def events(self) -> Iterator[Event]:
-        """Make the dates; yield what Dagster is to record, as each date comes to it.
+        """Make the dates; yield what Dagster is to record of each date when that is done.
+
+        All tables of a date together, and those of a date that failed at the end of the run: a
+        backfill asks for what lacks a table of a date that it knows another one of.
 
         Raises:
             dg.Failure: Dates failed; names them.
@@ -115,6 +119,8 @@ class TablesRun:
         finally:  # also where Dagster drops this generator
             self._watch.abort()
             threads.shutdown()
+        for date in sorted(self._made):
+            yield from self._materializations(date)
         yield from self._check_results()
         outcomes = [future.result() for future in futures]
         if stopped:
@@ -187,9 +193,16 @@ class TablesRun:
                     check = dg.AssetCheckKey(message.key, name)
                     self._checks[check][message.date] = verdict
             case Made():
-                yield from self._materialization(message)
+                self._made[message.date].append(message)
             case _Outcome():
                 self._log_progress(message)
+                if not message.error:
+                    yield from self._materializations(message.date)
+
+    def _materializations(self, date: dt.date) -> Iterator[Event]:
+        waiting = self._made[date]
+        while waiting:  # an interrupt may end this at any event; the rest comes at the end
+            yield from self._materialization(waiting.pop(0))
 
     def _materialization(self, made: Made) -> Iterator[Event]:
         date = made.date.isoformat()

@@ -57,6 +57,8 @@ CHAIN_PATIENCE = timedelta(minutes=30)
 """A backfill of the whole chain is told of a date once its tables have ended, which the sensor
 ``parsed_jobs`` starts; so long after its parse at the latest. Dagster's backfill daemon asks for
 the tables of each date that it is told of: sooner, it would start a second run for them."""
+CHAIN_POLL_SECONDS = 5.0
+"""A look reads all jobs of the backfill that were not reported; nobody waits for this report."""
 SETTLE = timedelta(seconds=15)
 """After the end of a date's tables in the job store, until Dagster has surely been told of them."""
 
@@ -97,7 +99,7 @@ def build_parse(
                     waiting.ask(zip(batch, listings, strict=True))
                     yield from waiting.report()
             while waiting.jobs:
-                time.sleep(POLL_SECONDS)
+                time.sleep(CHAIN_POLL_SECONDS if request.chain else POLL_SECONDS)
                 yield from waiting.report()
                 waiting.tell_silence()
                 waiting.check_run()

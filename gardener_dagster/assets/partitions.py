@@ -18,8 +18,3 @@ def date_of(partition_key: str) -> dt.date:
 def own_and_day_before() -> dg.PartitionMapping:
     """What a join reads of the annotations: a test's may stand in the archive of the day before."""
     return dg.TimeWindowPartitionMapping(start_offset=-1, end_offset=0)
-
-
-def dates_between(first: dt.date, last: dt.date) -> list[dt.date]:
-    """All dates from the first to the last, both included."""
-    return [first + dt.timedelta(days=n) for n in range((last - first).days + 1)]

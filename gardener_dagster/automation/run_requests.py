@@ -21,7 +21,8 @@ from gardener_dagster.assets.keys import (
     TABLES_TAG,
     parsed_key,
 )
-from gardener_dagster.assets.partitions import date_of, dates_between
+from gardener_dagster.assets.partitions import date_of
+from gardener_dagster.planning.ranges import dates_between
 
 ENDED_BADLY = [DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED]
 Cursor = TypeVar("Cursor", bound=BaseModel)

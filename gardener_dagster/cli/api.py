@@ -2,6 +2,8 @@
 
 import click
 
+from gardener_api.links import Links
+from gardener_api.server.app import serve
 from gardener_dagster import settings
 from gardener_dagster.cli.job_store import database_option, may_migrate, store_errors
 from gardener_dagster.cli.options import config_option, read_config
@@ -45,9 +47,6 @@ def api(
     log_format: str,
 ) -> None:
     """Run the sidecar: the jobs API for parsers, the status page, the metrics."""
-    from gardener_api.links import Links
-    from gardener_api.server.app import serve
-
     try:
         links = Links(dagster_url=dagster_url or None, project=settings.console_project())
     except ValueError as error:

@@ -4,7 +4,7 @@ import datetime as dt
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from gardener_api.config import GardenerConfig, Source
+from gardener_api.config import Source
 from gardener_api.jobs.job import Job
 from gardener_api.store.store import JobStore
 from gardener_dagster.planning.due_tables import job_key
@@ -60,12 +60,3 @@ def day_facts(
                 raw_rows=raw.get(date),
                 joined_rows=joined.get(date),
             )
-
-
-def chosen_sources(config: GardenerConfig, names: Sequence[str]) -> tuple[Source, ...]:
-    """The sources of these names; no names: all.
-
-    Raises:
-        KeyError: There is none of a name.
-    """
-    return tuple(map(config.source, names)) if names else config.sources

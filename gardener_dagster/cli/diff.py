@@ -6,19 +6,27 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from gardener_api.config import GardenerConfig, Source
 from gardener_api.formatting import human_bytes
+from gardener_dagster import settings
+from gardener_dagster.assets.keys import source_tables
 from gardener_dagster.cli.job_store import named_sources, source_option
 from gardener_dagster.cli.options import Dates, DurationOption, config_option, read_config
-
-if TYPE_CHECKING:
-    from gardener_dagster.warehouse.engine import Engine
-    from gardener_dagster.warehouse.operations.diff import Comparison
-    from gardener_dagster.warehouse.results import BqJob, ColumnDiff, DifferingRow, KeyDiff
+from gardener_dagster.resources import WarehouseResource
+from gardener_dagster.warehouse.engine import Engine, Settings
+from gardener_dagster.warehouse.errors import WarehouseError
+from gardener_dagster.warehouse.operations.diff import Comparison
+from gardener_dagster.warehouse.results import (
+    BqJob,
+    ColumnDiff,
+    DifferingRow,
+    KeyDiff,
+    TableVersion,
+)
 
 SHOWN = 60
 """How many characters of a value are shown."""
@@ -69,8 +77,6 @@ def diff(
     --against or --before it compares another dataset, or the past, with what is published. Reads
     the key's columns, and those named.
     """
-    from gardener_dagster.warehouse.errors import WarehouseError
-
     if against and ago:
         raise click.UsageError("--against and --before: expected only one of them")
     loaded = read_config(config)
@@ -99,7 +105,7 @@ class Difference:
     examples: "list[DifferingRow]"
     jobs: "list[BqJob]"
 
-    def values(self, of: "Comparison") -> dict[str, Any]:
+    def values(self, of: Comparison) -> dict[str, Any]:
         """As JSON has it."""
         by_columns = {
             "columns": [asdict(each) for each in self.columns],
@@ -113,7 +119,7 @@ class Difference:
             "bytes_processed": sum(job.bytes_processed for job in self.jobs),
         }
 
-    def lines(self, source: str, of: "Comparison") -> Iterator[str]:
+    def lines(self, source: str, of: Comparison) -> Iterator[str]:
         """As a person reads it."""
         yield f"{source}: {of.before} (before), {of.after} (after)"
         counts = [[getattr(each, name) for name in _COUNTS.values()] for each in self.keys]
@@ -149,7 +155,7 @@ class Difference:
                 yield f"    {name}: {_cut(before)} → {_cut(after)}"
 
 
-def _compare(comparison: "Comparison", columns: Sequence[str]) -> Difference:
+def _compare(comparison: Comparison, columns: Sequence[str]) -> Difference:
     keys, job = comparison.keys()
     if not columns:
         return Difference(keys=keys, columns=[], examples=[], jobs=[job])
@@ -158,16 +164,13 @@ def _compare(comparison: "Comparison", columns: Sequence[str]) -> Difference:
 
 
 def _comparison(
-    engine: "Engine",
+    engine: Engine,
     source: Source,
     dates: tuple[dt.date, dt.date],
     *,
     against: str | None,
     ago: dt.timedelta | None,
-) -> "Comparison":
-    from gardener_dagster.assets.keys import source_tables
-    from gardener_dagster.warehouse.operations.diff import Comparison
-    from gardener_dagster.warehouse.results import TableVersion
+) -> Comparison:
 
     raw = TableVersion(table=source.raw_table)
     if against:
@@ -190,12 +193,8 @@ def _comparison(
 
 
 @contextmanager
-def _engine(config: GardenerConfig) -> "Iterator[Engine]":
+def _engine(config: GardenerConfig) -> Iterator[Engine]:
     """BigQuery, for a person who waits."""
-    from gardener_dagster import settings
-    from gardener_dagster.resources import WarehouseResource
-    from gardener_dagster.warehouse.engine import Engine, Settings
-
     location = config.bigquery.location
     resource = WarehouseResource(project=settings.project(), location=location or None)
     with resource.get_client() as client:

@@ -4,17 +4,15 @@ import datetime as dt
 import getpass
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from gardener_api.audit_rules import DEFAULT_RULES
+from gardener_api.store.publishing.held import Decision, HeldPartition
+from gardener_api.store.store import JobStore
 from gardener_dagster.cli.job_store import database_option, named_sources, open_store
 from gardener_dagster.cli.options import Dates, config_option, read_config
-
-if TYPE_CHECKING:
-    from gardener_api.store.publishing.held import HeldPartition
-    from gardener_api.store.store import JobStore
 
 Ranges = tuple[tuple[dt.date, dt.date], ...]
 EXIT_CODES = """\b
@@ -115,15 +113,14 @@ def _decide(
 
 
 def _decided(
-    store: "JobStore",
-    held: "HeldPartition",
+    store: JobStore,
+    held: HeldPartition,
     what: str,
     audits: tuple[str, ...],
     *,
     by: str,
     reason: str,
 ) -> bool:
-    from gardener_api.store.publishing.held import Decision
 
     name = f"{held.key.source} {held.key.date} {held.table}"
     holding = [finding.audit for finding in held.findings]

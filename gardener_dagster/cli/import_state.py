@@ -3,10 +3,14 @@
 import datetime as dt
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
+from gardener_api.jobs.parser_calls import Terms
+from gardener_api.jobs.saved_state import SavedStateError, read_saved_state
+from gardener_api.store.engine import writing
+from gardener_api.store.migrate import prepare
+from gardener_api.store.state_import import Imported, import_jobs
 from gardener_dagster.cli.job_store import (
     database_option,
     existing_store_url,
@@ -14,9 +18,6 @@ from gardener_dagster.cli.job_store import (
     store_errors,
 )
 from gardener_dagster.cli.options import config_option, read_config
-
-if TYPE_CHECKING:
-    from gardener_api.store.state_import import Imported
 
 
 @click.command("import-state")
@@ -31,12 +32,6 @@ def import_state(file: Path, config: str, database: str | None, dry_run: bool) -
     failed is listed. Jobs that the store has already are left as they are, so that the command can
     be repeated. With an error in FILE nothing is imported.
     """
-    from gardener_api.jobs.parser_calls import Terms
-    from gardener_api.jobs.saved_state import SavedStateError, read_saved_state
-    from gardener_api.store.engine import writing
-    from gardener_api.store.migrate import prepare
-    from gardener_api.store.state_import import import_jobs
-
     loaded, now = read_config(config), dt.datetime.now(dt.UTC)
     tracker = loaded.tracker
     try:
@@ -54,7 +49,7 @@ def import_state(file: Path, config: str, database: str | None, dry_run: bool) -
     click.echo(f"{new[True]} jobs {verb}, {new[False]} were in the store already")
 
 
-def _line(item: "Imported") -> str:
+def _line(item: Imported) -> str:
     job = item.job
     if not item.is_new:
         return f"{job.key}: {item.saved}: left out, the store has a job of this key"

@@ -1,20 +1,16 @@
 """Options and helpers of the commands that read the job store."""
 
-import datetime as dt
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import click
+from sqlalchemy.engine import Engine
 
 from gardener_api.config import GardenerConfig, Source
+from gardener_api.store.engine import open_engine, store_file
+from gardener_api.store.schema import StoreError
+from gardener_api.store.store import JobStore
 from gardener_dagster import settings
-
-if TYPE_CHECKING:
-    from sqlalchemy.engine import Engine
-
-    from gardener_api.store.store import JobStore
-
 
 database_option = click.option(
     "--database",
@@ -30,19 +26,10 @@ source_option = click.option(
 )
 
 
-def dates_between(first: dt.date, last: dt.date) -> list[dt.date]:
-    """The dates from the first to the last, both included."""
-    from gardener_dagster.assets.partitions import dates_between as between
-
-    return between(first, last)
-
-
 def named_sources(config: GardenerConfig, names: tuple[str, ...]) -> tuple[Source, ...]:
-    """The sources of these names; an unknown name ends the command."""
-    from gardener_dagster.cli.date_states import chosen_sources
-
+    """The sources of these names, or all where there are none; an unknown name ends the command."""
     try:
-        return chosen_sources(config, names)
+        return tuple(map(config.source, names)) if names else config.sources
     except KeyError as error:
         raise click.ClickException(str(error.args[0])) from error
 
@@ -50,8 +37,6 @@ def named_sources(config: GardenerConfig, names: tuple[str, ...]) -> tuple[Sourc
 @contextmanager
 def store_errors() -> Iterator[None]:
     """End the command, without a traceback, for what is wrong with the store or its settings."""
-    from gardener_api.store.schema import StoreError
-
     try:
         yield
     except StoreError as error:
@@ -72,8 +57,6 @@ def existing_store_url(url: str | None) -> str:
     Raises:
         StoreError: The URL is no store's.
     """
-    from gardener_api.store.engine import store_file
-
     address = settings.store_url(url)
     file = store_file(address)
     if file is not None and not file.exists():
@@ -85,10 +68,8 @@ def existing_store_url(url: str | None) -> str:
 
 
 @contextmanager
-def open_store(config: GardenerConfig, url: str | None) -> "Iterator[JobStore]":
+def open_store(config: GardenerConfig, url: str | None) -> Iterator[JobStore]:
     """Open the existing job store; a missing one is an error, and is not created."""
-    from gardener_api.store.store import JobStore
-
     tracker = config.tracker
     with store_errors():
         store = JobStore.open(
@@ -104,10 +85,8 @@ def open_store(config: GardenerConfig, url: str | None) -> "Iterator[JobStore]":
 
 
 @contextmanager
-def open_database(url: str) -> "Iterator[Engine]":
+def open_database(url: str) -> Iterator[Engine]:
     """Open the database of a job store, whatever its version is."""
-    from gardener_api.store.engine import open_engine
-
     engine = open_engine(url)
     try:
         yield engine

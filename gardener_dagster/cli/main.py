@@ -1,36 +1,49 @@
 """The ``gardener`` command: the group, with every command in it."""
 
+from importlib import import_module
+
 import click
 
-from gardener_dagster.cli.api import api
-from gardener_dagster.cli.backfill.command import backfill
-from gardener_dagster.cli.diff import diff
-from gardener_dagster.cli.held import accept, reject
-from gardener_dagster.cli.import_state import import_state
-from gardener_dagster.cli.migrate import migrate
-from gardener_dagster.cli.stack import demo, dev, init
-from gardener_dagster.cli.status import status
-from gardener_dagster.cli.worker import worker
+COMMANDS = {
+    "api": "api:api",
+    "worker": "worker:worker",
+    "backfill": "backfill.command:backfill",
+    "status": "status:status",
+    "diff": "diff:diff",
+    "init": "stack:init",
+    "accept": "held:accept",
+    "reject": "held:reject",
+    "demo": "stack:demo",
+    "dev": "stack:dev",
+    "migrate": "migrate:migrate",
+    "import-state": "import_state:import_state",
+}
+"""The module of each command, in this package, and its name there."""
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class Commands(click.Group):
+    """Imports the module of a command when that is used: the sidecar has no need of Dagster."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Returns the names of all commands."""
+        del ctx
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Returns the command of that name, if there is one."""
+        del ctx
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, name = COMMANDS[cmd_name].partition(":")
+        command: click.Command = getattr(import_module(f"gardener_dagster.cli.{module}"), name)
+        return command
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="gardener")
 def main() -> None:
     """M-Lab's gardener: hands archives to parsers and takes the results into BigQuery."""
 
-
-main.add_command(api)
-main.add_command(worker)
-main.add_command(backfill)
-main.add_command(status)
-main.add_command(diff)
-main.add_command(init)
-main.add_command(accept)
-main.add_command(reject)
-main.add_command(demo)
-main.add_command(dev)
-main.add_command(migrate)
-main.add_command(import_state)
 
 if __name__ == "__main__":
     main()

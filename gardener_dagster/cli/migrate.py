@@ -2,6 +2,9 @@
 
 import click
 
+from gardener_api.store.engine import writing
+from gardener_api.store.migrate import migrate as migrate_store
+from gardener_api.store.schema import NEWEST
 from gardener_dagster import settings
 from gardener_dagster.cli.job_store import database_option, open_database, store_errors
 
@@ -13,10 +16,6 @@ def migrate(database: str | None) -> None:
 
     One transaction. Running it again changes nothing.
     """
-    from gardener_api.store.engine import writing
-    from gardener_api.store.migrate import migrate as migrate_store
-    from gardener_api.store.schema import NEWEST
-
     with store_errors(), open_database(settings.store_url(database)) as engine:
         before = migrate_store(writing(engine))
         where = engine.url.render_as_string(hide_password=True)

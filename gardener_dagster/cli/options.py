@@ -1,15 +1,12 @@
 """Options and arguments that several of the ``gardener`` commands have."""
 
 import datetime as dt
-from typing import TYPE_CHECKING
 
 import click
 
 from gardener_api.config import ConfigError, GardenerConfig, load_config
 from gardener_api.config_values import parse_duration
-
-if TYPE_CHECKING:
-    from gardener_dagster.planning.backfills import OlderThan
+from gardener_dagster.planning.backfills import OlderThan
 
 
 class Dates(click.ParamType[tuple[dt.date, dt.date]]):
@@ -33,17 +30,15 @@ class Dates(click.ParamType[tuple[dt.date, dt.date]]):
         return span
 
 
-class OlderThanOption(click.ParamType["OlderThan"]):
+class OlderThanOption(click.ParamType[OlderThan]):
     """A version of the parser, or a day."""
 
     name = "VERSION|DATE"
 
     def convert(
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> "OlderThan":
+    ) -> OlderThan:
         """Returns what dates are to be older than."""
-        from gardener_dagster.planning.backfills import OlderThan
-
         if isinstance(value, OlderThan):
             return value
         try:

@@ -10,7 +10,9 @@ import click
 
 from gardener_dagster.cli.options import Dates, read_config
 from gardener_dagster.local import defaults
-from gardener_dagster.local.stack.ports import PREFERRED_PORTS
+from gardener_dagster.local.stack.home import HomeError
+from gardener_dagster.local.stack.ports import PREFERRED_PORTS, PortError
+from gardener_dagster.local.stack.processes import PartFailedError
 
 
 class PartPort(click.ParamType[tuple[str, int]]):
@@ -91,7 +93,7 @@ def demo(
     """Take archives through the whole pipeline on this machine, without an account."""
     if (archive is None) != (dates is None):
         raise click.UsageError("--archive and --dates go together")
-    from gardener_dagster.local.demo.demo import run_demo
+    from gardener_dagster.local.demo.demo import run_demo  # needs the extra `local`
 
     config_file = Path(config) if config else defaults.find("gardener.yml")
     read_config(str(config_file))
@@ -123,7 +125,7 @@ def dev(
     config: str | None, home: Path, ports: tuple[tuple[str, int], ...], workers: int, faults: bool
 ) -> None:
     """Run the stack on this machine, with whatever data it has, until Ctrl-C."""
-    from gardener_dagster.local.demo.demo import run_dev
+    from gardener_dagster.local.demo.demo import run_dev  # needs the extra `local`
 
     config_file = Path(config) if config else defaults.find("gardener.yml")
     read_config(str(config_file))
@@ -141,10 +143,6 @@ def dev(
 @contextmanager
 def _stack_errors() -> Iterator[None]:
     """Tell what keeps a stack from running, without a traceback."""
-    from gardener_dagster.local.stack.home import HomeError
-    from gardener_dagster.local.stack.ports import PortError
-    from gardener_dagster.local.stack.processes import PartFailedError
-
     try:
         yield
     except (HomeError, PartFailedError, PortError) as error:

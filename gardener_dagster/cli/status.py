@@ -4,14 +4,15 @@ import datetime as dt
 
 import click
 
+from gardener_dagster.cli.date_states import day_facts
 from gardener_dagster.cli.job_store import (
     database_option,
-    dates_between,
     named_sources,
     open_store,
     source_option,
 )
 from gardener_dagster.cli.options import Dates, config_option, read_config
+from gardener_dagster.planning.ranges import dates_between
 
 ONE_DAY = dt.timedelta(days=1)
 
@@ -28,8 +29,6 @@ def status(
     dates: tuple[dt.date, dt.date] | None,
 ) -> None:
     """Show what became of each date: its state, attempt, rows, and the error if it failed."""
-    from gardener_dagster.cli.date_states import day_facts
-
     loaded = read_config(config)
     yesterday = dt.datetime.now(dt.UTC).date() - ONE_DAY
     first, last = dates or (yesterday - 6 * ONE_DAY, yesterday)

@@ -3,6 +3,7 @@
 import click
 
 from gardener_dagster import settings
+from gardener_dagster.local.parser.worker import run_worker
 
 
 @click.command()
@@ -19,8 +20,6 @@ from gardener_dagster import settings
 @click.option("--threads", default=2, show_default=True, help="Archives parsed at once.")
 def worker(api_url: str, output: str, poll: float, threads: int) -> None:
     """Run the reference parser: ndt7, annotation2 and hopannotation2."""
-    from gardener_dagster.local.parser.worker import run_worker
-
     run_worker(
         api_url,
         output_bucket=output,

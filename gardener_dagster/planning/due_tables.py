@@ -31,6 +31,9 @@ BEFORE_RAW = BEFORE_PARSED | {
 
 RUNS_PER_TICK = 16
 """Runs that one tick of a sensor asks for at most: Dagster submits them one by one."""
+OTHERS_PER_TICK = 6
+"""Those of them that are not daily. The tick ends sooner, and the next one sees daily dates that
+have come meanwhile: to submit a run takes seconds where all processors are busy."""
 RUNS_UNENDED = 32
 """Unended runs of a sensor, above which it asks for daily ones only. What is due beyond waits in
 the store, where more urgent dates still come first and neighbours still join a range."""
@@ -270,8 +273,8 @@ _Run = TypeVar("_Run", bound=_Prioritised)
 
 
 def within_bounds(runs: Iterable[_Run], *, unended: int) -> list[_Run]:
-    """Return the first runs that fit ``RUNS_PER_TICK`` and, unless daily, ``RUNS_UNENDED``."""
-    room = max(0, RUNS_UNENDED - unended)
+    """Return the first runs that fit ``RUNS_PER_TICK`` and, unless daily, the other bounds."""
+    room = max(0, min(OTHERS_PER_TICK, RUNS_UNENDED - unended))
     chosen: list[_Run] = []
     for run in runs:
         if run.priority is not Priority.DAILY:

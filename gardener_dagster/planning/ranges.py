@@ -26,3 +26,8 @@ def consecutive(
         part.append(item)
     if part:
         yield tuple(part)
+
+
+def dates_between(first: dt.date, last: dt.date) -> list[dt.date]:
+    """All dates from the first to the last, both included."""
+    return [first + n * ONE_DAY for n in range((last - first).days + 1)]

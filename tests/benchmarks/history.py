@@ -25,13 +25,10 @@ gardener without any history.
 import argparse
 import contextlib
 import datetime as dt
-import os
-import platform
 import shutil
 import signal
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -39,83 +36,28 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import daily_schedule
-import yaml
 from costs import Cost, Costs
 from dagster_instance import instance_at
 from dagster_pages import Load, Loads, load_times
 from dagster_ui import DagsterUI
 from history_facts import count
 from history_report import History, Mark, report, show
+from history_stack import FIRST, build_stack, describe, settings_of, start_in_order, write_config
 from postgres import postgresql_server
 
 from gardener_api.config import load_config
 from gardener_api.store.engine import open_engine
 from gardener_dagster.assets.keys import parsed_key, table_keys
 from gardener_dagster.dagster_client import DagsterClient
-from gardener_dagster.local.stack.parts import StackSettings, build_parts, prepare_dagster_home
-from gardener_dagster.local.stack.ports import choose_ports
-from gardener_dagster.local.stack.processes import Part, Processes, terminating
+from gardener_dagster.local.stack.parts import StackSettings
+from gardener_dagster.local.stack.processes import Processes, terminating
 from gardener_dagster.planning.daily import due_at, newest_due
 
-ROOT = Path(__file__).parent.parent.parent
-FIRST = dt.date(2023, 1, 1)
 LOOK_SECONDS = 1.0
 TELL_SECONDS = 30.0
 QUIET_SECONDS = 15.0
 STOP_SECONDS = 30.0
 ONE_DAY = dt.timedelta(days=1)
-
-
-# -- the stack
-
-
-def settings_of(home: Path, postgresql: str = "") -> StackSettings:
-    """The stack in a folder, on ports that are free now.
-
-    Args:
-        home: The folder.
-        postgresql: URL of the database of Dagster and the job store; empty: SQLite files.
-    """
-    names = ["dagster", "jobs", "status", "metrics", "bigquery", "code"]
-    ports = choose_ports(dict.fromkeys(names, 0))
-    return StackSettings(
-        home=home,
-        config=home / "gardener.yml",
-        dagster_yaml=ROOT / "dagster.yaml",
-        ports=ports | {"storage": ports["bigquery"]},
-        workers=0,
-        postgresql=postgresql,
-    )
-
-
-def write_config(home: Path, sources: int) -> None:
-    """Production's sources, as many of them; sensors that look every 5 s; no historical pass."""
-    production = yaml.safe_load((ROOT / "tests/fixtures/production.yml").read_text())
-    changed = {
-        "start_date": (FIRST - dt.timedelta(days=60)).isoformat(),
-        "monitor": {"polling_interval": "5s"},
-        "history": {"enabled": False},
-        "sources": production["sources"][:sources],
-    }
-    text = yaml.safe_dump(changed, default_flow_style=None)
-    (home / "gardener.yml").write_text(text)
-
-
-def build_stack(settings: StackSettings) -> Processes:
-    """The parts, with stand-ins that take no time."""
-    ours = [p for p in build_parts(settings).parts if p.name not in ("storage", "bigquery")]
-    stand_ins = Part(
-        name="stand-ins",
-        command=[
-            sys.executable, str(ROOT / "tests/support/instant.py"),
-            "--port", str(settings.ports["bigquery"]), "--api", settings.jobs_url,
-        ],
-        environment=settings.environment,
-        log=settings.home / "logs/stand-ins.log",
-        alive_url=f"{settings.bigquery_url}/alive",
-    )  # fmt: skip
-    prepare_dagster_home(settings)
-    return Processes([stand_ins, *ours])
 
 
 # -- what happens
@@ -291,18 +233,6 @@ def loads_of(home: Path) -> Iterator[tuple[str, Loads]]:
         )
 
 
-def describe() -> str:
-    """The machine."""
-    cpu = platform.processor() or platform.machine()
-    with contextlib.suppress(OSError):  # another system than Linux has none
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        cpu = next((x.partition(": ")[2] for x in lines if x.startswith("model name")), cpu)
-    return (
-        f"{cpu}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} before;"
-        f" {platform.system()} {platform.release()}, Python {platform.python_version()}"
-    )
-
-
 @contextlib.contextmanager
 def started(settings: StackSettings) -> Iterator[tuple[Processes, Costs]]:
     """The stack, watched."""
@@ -312,13 +242,6 @@ def started(settings: StackSettings) -> Iterator[tuple[Processes, Costs]]:
             assert part.process is not None
             costs.follow(part.name, part.process.pid)
         yield processes, costs
-
-
-def start_in_order(processes: Processes, *names: str) -> None:
-    """A daemon that is up before there is a code server would mend itself, and cost more."""
-    for name in names:
-        processes.start(name)
-        processes.wait_until_ready(name)
 
 
 def main() -> None:

@@ -20,9 +20,9 @@ from gardener_api.config import GardenerConfig
 from gardener_api.jobs.job import Job, JobState
 from gardener_api.store.store import JobStore
 from gardener_dagster.assets.keys import RANGE_END_TAG, RANGE_START_TAG
-from gardener_dagster.assets.partitions import dates_between
 from gardener_dagster.automation.sensors import build_sensors
 from gardener_dagster.planning.due_tables import job_key
+from gardener_dagster.planning.ranges import dates_between
 
 DAY = dt.date(2024, 3, 1)
 BEFORE = DAY - dt.timedelta(days=1)

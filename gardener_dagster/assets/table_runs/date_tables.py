@@ -27,7 +27,7 @@ from gardener_dagster.assets.table_runs.locking import (
     utc_now,
 )
 from gardener_dagster.assets.table_runs.publishing import Publisher, staged_rows
-from gardener_dagster.assets.table_runs.work import Made, Message, Note, TablesWork
+from gardener_dagster.assets.table_runs.work import Made, Message, Note, Operated, TablesWork
 from gardener_dagster.planning import audits
 from gardener_dagster.planning.due_tables import job_key
 from gardener_dagster.warehouse.errors import WrongRowCount
@@ -354,7 +354,7 @@ class DateTables:
 
     def _record(self, result: Result) -> None:
         """Keep what an operation did and cost, for the metrics and the job's page."""
-        self.tell(Note(text=f"{self.key}: {result.operation} {result.table}: {result.rows:,} rows"))
+        self.tell(Operated(date=self.date, text=f"{result.operation} {result.rows:,} rows"))
         self.store.tables.record_operation(
             key=self.key,
             table=result.table,

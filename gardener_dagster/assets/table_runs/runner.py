@@ -33,7 +33,14 @@ from gardener_dagster.assets.table_runs.locking import (
     utc_now,
 )
 from gardener_dagster.assets.table_runs.publishing import DecisionVoid, Held
-from gardener_dagster.assets.table_runs.work import Checked, Made, Message, Note, TablesWork
+from gardener_dagster.assets.table_runs.work import (
+    Checked,
+    Made,
+    Message,
+    Note,
+    Operated,
+    TablesWork,
+)
 from gardener_dagster.planning.audits import Verdict
 from gardener_dagster.planning.due_tables import job_key
 from gardener_dagster.warehouse.errors import WarehouseError
@@ -90,6 +97,7 @@ class TablesRun:
         self._watch = RunWatch(context.instance, work.run_id, self._warn)
         self._checks: defaultdict[dg.AssetCheckKey, dict[dt.date, Verdict]] = defaultdict(dict)
         self._made: defaultdict[dt.date, list[Made]] = defaultdict(list)
+        self._operated: defaultdict[dt.date, list[str]] = defaultdict(list)
         self._known_to_dagster: dict[dg.AssetKey, set[str]] = {}
         self._ended: list[_Outcome] = []
         self._interrupts, self._abort_at = 0, float("inf")
@@ -116,7 +124,7 @@ class TablesRun:
                     interrupted = error
                     self._interrupt()
             stopped = self._watch.stopping.is_set()
-        finally:  # also where Dagster drops this generator
+        finally:  # also where Dagster drops this generator: interrupted while it handled an event
             self._watch.abort()
             threads.shutdown()
         for date in sorted(self._made):
@@ -188,6 +196,10 @@ class TablesRun:
             case Note():
                 log = self._context.log.warning if message.warns else self._context.log.info
                 log(message.text)
+            case Operated() if len(self._dates) == 1:
+                self._context.log.info(f"{message.date}: {message.text}")
+            case Operated():  # a line a date: each is a write to Dagster's database
+                self._operated[message.date].append(message.text)
             case Checked():
                 for name, verdict in message.found.items():
                     check = dg.AssetCheckKey(message.key, name)
@@ -250,10 +262,13 @@ class TablesRun:
         failed = sum(bool(each.error) for each in self._ended)
         how = "failed" if outcome.error else "stopped" if outcome.stopped else "done"
         count = f"{len(self._ended)} of {len(self._dates)} dates, {failed} failed"
+        line = f"{outcome.date}: {how} ({count})"
+        if operated := self._operated.pop(outcome.date, None):
+            line += f": {', '.join(operated)}"
         if outcome.error:
-            self._context.log.error(f"{outcome.date}: {how} ({count}): {outcome.error}")
+            self._context.log.error(f"{line}: {outcome.error}")
         else:
-            self._context.log.info(f"{outcome.date}: {how} ({count})")
+            self._context.log.info(line)
 
     def _check_results(self) -> Iterator[dg.AssetCheckResult]:
         for check, found in self._checks.items():

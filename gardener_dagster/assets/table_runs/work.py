@@ -41,6 +41,14 @@ class Checked:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Operated:
+    """An operation on a table of a date has ended well."""
+
+    date: dt.date
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Note:
     """Something for the run's log."""
 
@@ -48,7 +56,7 @@ class Note:
     warns: bool = False
 
 
-Message = Made | Checked | Note
+Message = Made | Checked | Operated | Note
 
 
 @dataclass(frozen=True, kw_only=True)

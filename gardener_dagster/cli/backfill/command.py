@@ -4,24 +4,30 @@ import datetime as dt
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
 
 import click
+import requests
 
 from gardener_api.config import GardenerConfig, Source
+from gardener_api.store.store import JobStore
+from gardener_dagster.cli.backfill.follow import Asked, follow_backfills
+from gardener_dagster.cli.backfill.reading import (
+    read_capacity,
+    read_records,
+    targets_of,
+    wanted_of,
+)
 from gardener_dagster.cli.job_store import (
     database_option,
-    dates_between,
     named_sources,
     open_store,
     source_option,
 )
 from gardener_dagster.cli.options import Dates, OlderThanOption, config_option, read_config
-
-if TYPE_CHECKING:
-    from gardener_api.store.store import JobStore
-    from gardener_dagster.dagster_client import DagsterClient, RunningBackfill
-    from gardener_dagster.planning.backfills import BackfillPlan, OlderThan, Selection
+from gardener_dagster.dagster_client import DagsterClient, DagsterError, RunningBackfill
+from gardener_dagster.planning.backfill_costs import estimate
+from gardener_dagster.planning.backfills import BackfillPlan, OlderThan, Selection, plan_backfill
+from gardener_dagster.planning.ranges import dates_between
 
 DATES_LEFT_OUT = 3
 """Exit code of ``gardener backfill``."""
@@ -71,7 +77,7 @@ def backfill(
     ranges: tuple[tuple[dt.date, dt.date], ...],
     missing: bool,
     failed: bool,
-    older_than: "OlderThan | None",
+    older_than: OlderThan | None,
     tables_only: bool,
     only_plan: bool,
     wait: bool,
@@ -86,11 +92,6 @@ def backfill(
     With --missing, --failed or --older-than, which may stand together, only such dates are made,
     and none that is on its way already: the same command, repeated, does what is still to do.
     """
-    import requests
-
-    from gardener_dagster.dagster_client import DagsterClient, DagsterError
-    from gardener_dagster.planning.backfills import Selection
-
     loaded = read_config(config)
     sources = named_sources(loaded, names)
     dates = [date for first, last in ranges for date in dates_between(first, last)]
@@ -127,20 +128,12 @@ def _print_plan(
     config: GardenerConfig,
     sources: Sequence[Source],
     dates: Sequence[dt.date],
-    selection: "Selection",
-    store: "JobStore | None",
-    running: "Sequence[RunningBackfill]",
+    selection: Selection,
+    store: JobStore | None,
+    running: Sequence[RunningBackfill],
     *,
     tables_only: bool,
-) -> "BackfillPlan":
-    from gardener_dagster.cli.backfill.reading import (
-        read_capacity,
-        read_records,
-        targets_of,
-        wanted_of,
-    )
-    from gardener_dagster.planning.backfill_costs import estimate
-    from gardener_dagster.planning.backfills import plan_backfill
+) -> BackfillPlan:
 
     now = dt.datetime.now(dt.UTC)
     records = read_records(store, sources, dates) if store is not None else {}
@@ -163,18 +156,16 @@ def _print_plan(
 
 
 def _launch(
-    plan: "BackfillPlan",
+    plan: BackfillPlan,
     sources: Sequence[Source],
-    dagster: "DagsterClient",
-    store: "JobStore | None",
+    dagster: DagsterClient,
+    store: JobStore | None,
 ) -> bool:
     """Ask for what is planned, a backfill for each set of dates; with a store, wait for its end.
 
     Returns:
         Whether all went well.
     """
-    from gardener_dagster.cli.backfill.follow import Asked, follow_backfills
-
     by_name = {source.name: source for source in sources}
     asked: dict[str, Asked] = {}
     for dates, plans in plan.groups().items():

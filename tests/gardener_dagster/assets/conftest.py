@@ -23,6 +23,7 @@ def archives(put_archive: Put) -> None:
 def when_polling(monkeypatch: pytest.MonkeyPatch) -> At:
     """Does something when the run first looks at its jobs, or each time; it has asked by then."""
     monkeypatch.setattr(parsed, "POLL_SECONDS", 0.05)
+    monkeypatch.setattr(parsed, "CHAIN_POLL_SECONDS", 0.05)
     monkeypatch.setattr(parsed, "CANCEL_POLL_SECONDS", 0.1)
     unreported = JobStore.unreported
 

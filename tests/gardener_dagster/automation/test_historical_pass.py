@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from gardener_api.config import GardenerConfig
 from gardener_api.store.store import JobStore
 from gardener_dagster.assets.keys import HISTORY_TAG, PRIORITY_TAG
-from gardener_dagster.assets.partitions import dates_between
 from gardener_dagster.automation.historical_pass import historical_pass_sensor, tick
 from gardener_dagster.planning.due_tables import job_key
 from gardener_dagster.planning.history import Place, begin, move_on, span
+from gardener_dagster.planning.ranges import dates_between
 
 NOW = dt.datetime(2024, 3, 11, 12, tzinfo=dt.UTC)
 YESTERDAY = NOW.date() - dt.timedelta(days=1)

@@ -11,12 +11,12 @@ from gardener_api.archive import ArchiveError
 from gardener_api.config import GardenerConfig
 from gardener_api.jobs.job import Job, JobState, Priority
 from gardener_api.store.store import JobStore
-from gardener_dagster.assets.partitions import dates_between
 from gardener_dagster.automation.late_archives import late_archives_sensor
 from gardener_dagster.automation.run_requests import RUNS_PER_TICK
 from gardener_dagster.planning.daily import newest_due
 from gardener_dagster.planning.due_tables import job_key
 from gardener_dagster.planning.late import Late, Looks, after_look, late_due, recent_keys
+from gardener_dagster.planning.ranges import dates_between
 from gardener_dagster.resources import GCSResource
 
 NDT7 = "ndt/ndt7"

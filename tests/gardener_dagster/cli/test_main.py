@@ -7,9 +7,9 @@ import pytest
 from click.testing import CliRunner
 
 from gardener_api.links import Links
-from gardener_api.server import app
 from gardener_api.store.engine import default_store_url
 from gardener_api.store.store import JobStore
+from gardener_dagster.cli import api
 from gardener_dagster.cli.main import main
 from gardener_dagster.definitions import defs
 from gardener_dagster.local.stack.parts import StackSettings
@@ -27,7 +27,7 @@ Served = dict[str, Any]
 def served(monkeypatch: pytest.MonkeyPatch) -> Served:
     """What the sidecar was started with, in place of starting one."""
     given: Served = {}
-    monkeypatch.setattr(app, "serve", lambda **arguments: given.update(arguments))
+    monkeypatch.setattr(api, "serve", lambda **arguments: given.update(arguments))
     for name in ("GARDENER_DAGSTER_URL", "GARDENER_PROJECT", "BIGQUERY_EMULATOR_HOST"):
         monkeypatch.delenv(name, raising=False)
     return given

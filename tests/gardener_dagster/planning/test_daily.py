@@ -10,12 +10,12 @@ from simulated import Parser, Put
 from gardener_api.config import GardenerConfig
 from gardener_api.jobs.job import JobKey, Priority
 from gardener_api.store.store import JobStore
-from gardener_dagster.assets.partitions import dates_between
 from gardener_dagster.assets.requesters import cancelled_by
 from gardener_dagster.automation.run_requests import RUNS_PER_TICK
 from gardener_dagster.automation.schedules import build_schedules
 from gardener_dagster.planning.daily import DailyRun, days_due, due_at, newest_due, recent_dates
 from gardener_dagster.planning.due_tables import job_key
+from gardener_dagster.planning.ranges import dates_between
 
 DAY = dt.date(2024, 3, 10)
 TICK = dt.datetime(2024, 3, 11, 10, 30, tzinfo=dt.UTC)

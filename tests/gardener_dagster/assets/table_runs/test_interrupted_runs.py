@@ -4,18 +4,21 @@ import datetime as dt
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable
 
 import pytest
 from chain import failure, resumed
 from dagster import DagsterRunStatus
 from table_dates import (
+    JOINED,
     Dates,
     day,
     expected,
     failing,
     materialized,
 )
+from waiting import until
 
 from gardener_api.jobs.job import JobState
 from gardener_dagster.assets.table_runs import locking, runner
@@ -89,7 +92,15 @@ def test_a_cancelled_run_ends_its_dates_under_way_and_begins_no_other(
 ) -> None:
     dates = make_dates(at_once=1)
     dates.parse(1, 2, 3)
-    dates.tables.hook = interrupting(dates, 2, cancel=True)
+    interrupt = interrupting(dates, 2, cancel=True)
+
+    def once_dagster_has_the_first(name: str, date: dt.date, context: JobContext) -> None:
+        if date == day(2):
+            until(lambda: dates.instance.get_materialized_partitions(JOINED), "no date is reported")
+            time.sleep(0.2)
+        interrupt(name, date, context)
+
+    dates.tables.hook = once_dagster_has_the_first
     dates.run(1, 3, run_id=CANCELLED_RUN)
     run = dates.instance.get_run_by_id(CANCELLED_RUN)
     assert run is not None

@@ -1,6 +1,7 @@
 """Runs of many dates through the op of a source's tables, on tables in memory."""
 
 import datetime as dt
+import re
 from dataclasses import replace
 from itertools import groupby
 
@@ -224,6 +225,9 @@ def test_the_log_tells_how_far_the_run_is(dates: Dates) -> None:
     result = dates.run(1, 2)
     logged = " ".join(e.message for e in dates.instance.all_logs(result.run_id))
     assert "(2 of 2 dates, 1 failed)" in logged
+    done = "load 3 rows, dedup 2 rows, copy 2 rows, delete 0 rows, join 2 rows"
+    assert re.search(rf"2024-03-01: done \(\d of 2 dates, \d failed\): {done}", logged)
+    assert re.search(r"2024-03-02: failed \(.*\): load 3 rows, dedup 2 rows: copy t: no", logged)
     assert len(result.get_step_failure_events()) == 1
     assert not dates.instance.all_logs(result.run_id, of_type=DagsterEventType.STEP_SKIPPED)
 

@@ -17,12 +17,10 @@ serves 17,800, and 19,900 with joined writes. It was not taken, tried in version
 import asyncio
 import contextlib
 import datetime as dt
-import gc
 import logging
 import resource
 import signal
 import socket
-import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -135,9 +133,6 @@ def serve(
     """
     logs.configure(as_json=json_log)
     _raise_file_limit()
-    # The writer's thread gives Python's lock up at every row; by default it would then wait up to
-    # 5 ms for the event loop, 64 times a batch.
-    sys.setswitchinterval(0.0005)
     stop = asyncio.Event()
 
     async def main() -> None:
@@ -153,7 +148,6 @@ def serve(
             shutdown_timeout=shutdown_timeout,
             links=links,
             stop=stop,
-            started=lambda _: _settle(),
             may_migrate=may_migrate,
         )
 
@@ -334,12 +328,6 @@ async def _sweep(store: JobStore, lease: dt.timedelta, clock: Clock) -> None:
         except SQLAlchemyError:
             log.exception("leases could not be looked through; once more in %.1f s", pause)
         await asyncio.sleep(pause)
-
-
-def _settle() -> None:
-    """Take what is there for good: the collector's look at it cost 45 ms, twice a second."""
-    gc.collect()
-    gc.freeze()
 
 
 def _raise_file_limit() -> None:

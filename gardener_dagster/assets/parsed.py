@@ -54,13 +54,16 @@ CANCEL_POLL_SECONDS = 10.0
 """Between two looks at whether Dagster still has the run in progress, and its jobs for it."""
 LISTINGS_AT_ONCE = 8
 CHAIN_PATIENCE = timedelta(minutes=30)
-"""A backfill of the whole chain is told of a date once its tables have ended, which the sensor
-``parsed_jobs`` starts; so long after its parse at the latest. Dagster's backfill daemon asks for
-the tables of each date that it is told of: sooner, it would start a second run for them."""
+"""How long after its parse a whole-chain backfill is told of a date at the latest.
+
+It is told once the tables of the date have ended, which the sensor ``parsed_jobs`` starts. Told
+sooner, Dagster's backfill daemon would start a second run for these tables.
+"""
 CHAIN_POLL_SECONDS = 5.0
-"""A look reads all jobs of the backfill that were not reported; nobody waits for this report."""
+"""Between two looks at the jobs of a whole-chain backfill: each reads all that were not reported,
+and nobody waits for the report."""
 SETTLE = timedelta(seconds=15)
-"""After the end of a date's tables in the job store, until Dagster has surely been told of them."""
+"""From the end of a date's tables in the job store until Dagster knows of them, at the most."""
 
 Event = dg.AssetMaterialization | dg.MaterializeResult[object]
 

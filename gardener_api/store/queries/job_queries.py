@@ -132,7 +132,8 @@ class JobQueries:
         Args:
             requester: In whose name the run asks.
             run_id: The run.
-            chain: When a parsed job has ended whose tables the request covers; left out: as any.
+            chain: When a parsed job whose tables the request covers has ended for the run. Left
+                out: once it is parsed, as any other.
         """
         r = schema.requests.c
         is_parsed: ColumnElement[bool] = _c.parsed.is_not(None)

@@ -105,8 +105,8 @@ class TablesRun:
     def events(self) -> Iterator[Event]:
         """Make the dates; yield what Dagster is to record of each date when that is done.
 
-        All tables of a date together, and those of a date that failed at the end of the run: a
-        backfill asks for what lacks a table of a date that it knows another one of.
+        The tables of a date are reported together, those of a failed date at the end of the run.
+        Else Dagster's backfill daemon, as soon as it knows of tmp, starts a second run for raw.
 
         Raises:
             dg.Failure: Dates failed; names them.

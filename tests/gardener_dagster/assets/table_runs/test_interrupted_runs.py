@@ -4,7 +4,6 @@ import datetime as dt
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable
 
 import pytest
@@ -18,7 +17,6 @@ from table_dates import (
     failing,
     materialized,
 )
-from waiting import until
 
 from gardener_api.jobs.job import JobState
 from gardener_dagster.assets.table_runs import locking, runner
@@ -88,18 +86,25 @@ def interrupting(
 
 
 def test_a_cancelled_run_ends_its_dates_under_way_and_begins_no_other(
-    make_dates: MakeDates,
+    make_dates: MakeDates, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dates = make_dates(at_once=1)
     dates.parse(1, 2, 3)
     interrupt = interrupting(dates, 2, cancel=True)
 
+    handled = threading.Event()
+    goes_on = runner.TablesRun._stop_in_time
+
+    def look(run: runner.TablesRun) -> None:  # after each message, and all events of it
+        if dates.instance.get_materialized_partitions(JOINED):
+            handled.set()
+        goes_on(run)
+
     def once_dagster_has_the_first(name: str, date: dt.date, context: JobContext) -> None:
-        if date == day(2):
-            until(lambda: dates.instance.get_materialized_partitions(JOINED), "no date is reported")
-            time.sleep(0.2)
+        assert date == day(1) or handled.wait(30)
         interrupt(name, date, context)
 
+    monkeypatch.setattr(runner.TablesRun, "_stop_in_time", look)
     dates.tables.hook = once_dagster_has_the_first
     dates.run(1, 3, run_id=CANCELLED_RUN)
     run = dates.instance.get_run_by_id(CANCELLED_RUN)

@@ -1,13 +1,14 @@
 """A year of history beside the daily work, on this machine: run by hand, asserts nothing.
 
     PYTHONPATH=tests/support .venv/bin/python tests/benchmarks/history.py \
-        [--days 365] [--sources 16] [--postgresql] [--keep DIR]
+        [--days 365] [--sources 16] [--postgresql [--pool]] [--keep DIR]
     PYTHONPATH=tests/support .venv/bin/python tests/benchmarks/history.py --pages DIR
 
 Dagster's daemon, code server and webserver, the sidecar and both stores are the real ones, as
 processes with the project's ``dagster.yaml``; BigQuery, Cloud Storage and the parser answer at once
 (``tests/support/instant.py``). Sensors look every 5 s. With ``--postgresql`` Dagster and the job
-store share a database of a PostgreSQL server of its own; else they have SQLite files.
+store share a database of a PostgreSQL server of its own; else they have SQLite files. With ``--pool`` they
+reach it through PgBouncer.
 
 First a day alone: the schedule *daily* is evaluated for three days ago by the webserver and its
 run launched (the UI's test of a tick), on an idle machine. Then the webserver is asked for a
@@ -43,6 +44,7 @@ from dagster_ui import DagsterUI
 from history_facts import count
 from history_report import History, Mark, report, show
 from history_stack import FIRST, build_stack, describe, settings_of, start_in_order, write_config
+from pgbouncer import pgbouncer
 from postgres import postgresql_server
 
 from gardener_api.config import load_config
@@ -250,6 +252,7 @@ def main() -> None:
     parser.add_argument("--days", type=int, default=365)
     parser.add_argument("--sources", type=int, default=16)
     parser.add_argument("--postgresql", action="store_true", help="for Dagster and the job store")
+    parser.add_argument("--pool", action="store_true", help="of connections, before PostgreSQL")
     parser.add_argument("--keep", type=Path, help="a new folder that is kept, with data and logs")
     parser.add_argument("--minutes", type=float, default=1e9, help="report after so many")
     parser.add_argument("--pages", type=Path, help="such a folder: open Dagster's pages on it")
@@ -260,6 +263,7 @@ def main() -> None:
             show_pages(options.pages.resolve())
             return
         database = "PostgreSQL" if options.postgresql else "SQLite"
+        database += ", PgBouncer" if options.pool else ""
         print(f"{options.days} days, {options.sources} sources, {database}\n", flush=True)
         home = options.keep or Path(
             stack.enter_context(tempfile.TemporaryDirectory(prefix="gardener-benchmark-"))
@@ -267,11 +271,16 @@ def main() -> None:
         home.mkdir(exist_ok=True)
         write_config(home.resolve(), options.sources)
         server = stack.enter_context(postgresql_server()) if options.postgresql else None
-        settings = settings_of(home.resolve(), server.url if server else "")
+        url, pool = server.url if server else "", 0
+        if server and options.pool:
+            url, pool = stack.enter_context(pgbouncer(server))
+        settings = settings_of(home.resolve(), url)
         config = load_config(settings.config)
         processes, costs = stack.enter_context(started(settings))
         if server is not None:
             costs.follow("postgresql", server.pid)
+        if pool:
+            costs.follow("pool", pool)
         story = Story(
             settings=settings,
             dates=[FIRST + n * ONE_DAY for n in range(options.days)],

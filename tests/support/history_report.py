@@ -23,7 +23,7 @@ from sqlalchemy import Engine, text
 from gardener_api.config import GardenerConfig
 from gardener_dagster.planning.daily import newest_due
 
-OURS = ("daemon", "code server", "runs", "sidecar", "webserver", "postgresql")
+OURS = ("daemon", "code server", "runs", "sidecar", "webserver", "postgresql", "pool")
 
 
 @dataclass

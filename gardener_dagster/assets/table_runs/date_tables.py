@@ -349,7 +349,8 @@ class DateTables:
 
     def _enter(self, state: JobState, detail: str = "") -> None:
         """Write the stage into the job, if the run still has the partition."""
-        self._lock.check()
+        publishes = state in (JobState.COPYING, JobState.JOINING)
+        self._lock.check(ask_dagster=publishes)
         self.store.stage(self.key, state, run_id=self.work.run_id, detail=detail, now=utc_now())
 
     def _record(self, result: Result) -> None:

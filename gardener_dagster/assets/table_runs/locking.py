@@ -137,14 +137,23 @@ class PartitionLock:
         """The run that ended without giving the partition back; empty: none."""
         self._next_check = time.monotonic() + LOCK_CHECK_SECONDS
 
-    def check(self) -> None:
+    def check(self, *, ask_dagster: bool = False) -> None:
         """Do nothing where the run still has the partition, and is in progress.
+
+        The lock is looked up each time. The run is looked up now and then: nobody else writes to
+        the partition before another run has taken the lock.
+
+        Args:
+            ask_dagster: Look up the run now.
 
         Raises:
             PartitionLost: Another run has it.
             RunStopped: The run is to stop, or Dagster has ended it.
         """
-        self._watch.look()
+        if ask_dagster:
+            self._watch.look()
+        else:
+            self._watch.look_now_and_then()
         self._check()
 
     def guard(self) -> None:

@@ -36,8 +36,11 @@ HISTORY_TAG = "gardener/history"
 PARSE_TAG = "gardener/parse"
 """On each run that waits for parsers: for whom it asks. The run queue has a limit for each."""
 
+DAILY_TABLES_TAG = "gardener/daily_tables"
+"""On each daily run that makes tables: the experiment. The run queue keeps places for them."""
+
 TABLES_TAG = "gardener/tables"
-"""On each run that makes tables: the experiment. The run queue has a limit for each."""
+"""On each other run that makes tables: the experiment. The run queue has a limit for each."""
 
 BACKFILL_TAG = "dagster/backfill"
 RANGE_START_TAG = "dagster/asset_partition_range_start"
@@ -94,6 +97,11 @@ def source_tables(source: Source) -> SourceTables:
         joined=source.target_datasets.join or "",
         annotations=source.annotations,
     )
+
+
+def tables_tag(queue_order: str | None) -> str:
+    """The tag of a run that makes tables, by its ``dagster/priority``."""
+    return DAILY_TABLES_TAG if queue_order == QUEUE_ORDER[Priority.DAILY] else TABLES_TAG
 
 
 def priority_of(tags: Mapping[str, str]) -> Priority:

@@ -18,8 +18,8 @@ from gardener_dagster.assets.keys import (
     QUEUE_TAG,
     RANGE_END_TAG,
     RANGE_START_TAG,
-    TABLES_TAG,
     parsed_key,
+    tables_tag,
 )
 from gardener_dagster.assets.partitions import date_of
 from gardener_dagster.planning.ranges import dates_between
@@ -100,7 +100,7 @@ def tables_request(
             with it.
         tags: Its tags besides those.
     """
-    all_tags = {TABLES_TAG: source.experiment, **tags}
+    all_tags = {tables_tag(QUEUE_ORDER[priority]): source.experiment, **tags}
     if backfill_id:
         all_tags[BACKFILL_TAG] = backfill_id
     return _run_request(keys, first, last, run_key=run_key, priority=priority, tags=all_tags)

@@ -7,8 +7,8 @@
 Dagster's daemon, code server and webserver, the sidecar and both stores are the real ones, as
 processes with the project's ``dagster.yaml``; BigQuery, Cloud Storage and the parser answer at once
 (``tests/support/instant.py``). Sensors look every 5 s. With ``--postgresql`` Dagster and the job
-store share a database of a PostgreSQL server of its own; else they have SQLite files. With ``--pool`` they
-reach it through PgBouncer.
+store share a database of a PostgreSQL server of its own; else they have SQLite files. With
+``--pool`` they reach it through PgBouncer.
 
 First a day alone: the schedule *daily* is evaluated for three days ago by the webserver and its
 run launched (the UI's test of a tick), on an idle machine. Then the webserver is asked for a

@@ -22,9 +22,18 @@ from dagster._core.workspace.load_target import (
 from dagster._daemon.run_coordinator import QueuedRunCoordinatorDaemon
 from waiting import until
 
-from gardener_dagster.assets.keys import PARSE_TAG, PRIORITY_TAG, QUEUE_TAG, TABLES_TAG
+from gardener_api.jobs.job import Priority
+from gardener_dagster.assets.keys import (
+    DAILY_TABLES_TAG,
+    PARSE_TAG,
+    PRIORITY_TAG,
+    QUEUE_ORDER,
+    QUEUE_TAG,
+    TABLES_TAG,
+)
 from gardener_dagster.run_queue import GardenerRunQueue, limit_tags
 
+DAILY = {QUEUE_TAG: QUEUE_ORDER[Priority.DAILY]}
 ROOT = Path(__file__).parent.parent.parent
 ORIGIN = RemoteJobOrigin(
     RemoteRepositoryOrigin(
@@ -94,6 +103,7 @@ def test_a_run_is_tagged_with_what_it_does() -> None:
     assert limit_tags({}, {PARSED: "ndt"}) == {PARSE_TAG: "backfill"}
     assert limit_tags({PRIORITY_TAG: "daily"}, {PARSED: "ndt"}) == {PARSE_TAG: "daily"}
     assert limit_tags({}, {raw("wehe"): "wehe", raw("ndt"): "ndt"}) == {TABLES_TAG: "ndt+wehe"}
+    assert limit_tags(DAILY, {raw("ndt"): "ndt"}) == {DAILY_TABLES_TAG: "ndt"}
 
 
 def test_d44_a_run_over_the_whole_chain_holds_no_place_of_tables_while_it_waits(
@@ -142,15 +152,24 @@ def test_all_limits_fit_together(queue: Queue) -> None:
     for experiment in ("ndt", "wehe", "msak", "utilization"):
         for _ in range(8):
             queue.submit(raw(experiment))
-    tags = [(run.tags.get(PARSE_TAG), run.tags.get(TABLES_TAG)) for run in queue.start()]
-    assert len([parse for parse, _ in tags if parse]) == 4 + 6 + 1
-    assert len([tables for _, tables in tags if tables]) == 8
+            queue.submit(raw(experiment), DAILY)
+    started = queue.start()
+    counts = {PARSE_TAG: 4 + 6 + 1, TABLES_TAG: 8, DAILY_TABLES_TAG: 8}
+    assert {tag: sum(tag in run.tags for run in started) for tag in counts} == counts
+
+
+def test_daily_tables_do_not_wait_for_a_place_of_a_backfill(queue: Queue) -> None:
+    for _ in range(8):
+        queue.submit(raw("ndt"))
+    assert len(queue.start()) == 2
+    daily = {queue.submit(raw("ndt"), DAILY).run_id for _ in range(7)}
+    assert {run.run_id for run in queue.start()} == daily
 
 
 def test_the_tables_of_a_daily_job_come_before_those_of_a_backfill(queue: Queue) -> None:
     for _ in range(8):
         queue.submit(raw("ndt"), {QUEUE_TAG: "-10"})
-    daily = queue.submit(raw("ndt"), {QUEUE_TAG: "10"})
+    daily = queue.submit(raw("ndt"), DAILY)
     assert queue.start()[0].run_id == daily.run_id
 
 

@@ -10,7 +10,7 @@ from dagster import DagsterInstance
 from sqlalchemy import Connection, func, select
 
 from gardener_api.store import schema
-from gardener_dagster.assets.keys import TABLES_TAG
+from gardener_dagster.assets.keys import DAILY_TABLES_TAG, TABLES_TAG
 
 _COLOUR = re.compile(r"\x1b\[\d*m")
 _LOGGED = re.compile(r"^(\S+ \S+ [+-]\d{4}) - dagster\.daemon\.(\w+) - \w+ - (.*)$")
@@ -85,7 +85,10 @@ def count(connection: Connection) -> Counts:
 def run_ends(instance: DagsterInstance) -> Iterator[dt.datetime]:
     """When the runs that make tables ended, of those that did."""
     for record in instance.get_run_records():
-        if record.end_time is not None and TABLES_TAG in record.dagster_run.tags:
+        if (
+            record.end_time is not None
+            and {TABLES_TAG, DAILY_TABLES_TAG} & record.dagster_run.tags.keys()
+        ):
             yield _utc(record.end_time)
 
 

@@ -217,8 +217,8 @@ operations = Table(
 )
 Index("operations_key", operations.c.key, operations.c.number)
 
-holds = Table(
-    "holds",
+partition_locks = Table(
+    "holds",  # its name in the database, from before it was called a lock
     metadata,
     Column("table", String, primary_key=True),  # "<dataset>.<table>"
     Column("date", Date, primary_key=True),

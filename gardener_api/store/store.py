@@ -59,7 +59,7 @@ from gardener_api.store.rows import (
     select_jobs,
 )
 from gardener_api.store.tables.check_results import Checks
-from gardener_api.store.tables.partition_locks import Holds
+from gardener_api.store.tables.partition_locks import PartitionLocks
 from gardener_api.store.tables.table_versions import TableLog
 from gardener_api.store.tables.tables_backfills import TablesBackfills
 
@@ -93,7 +93,7 @@ class JobStore(JobQueries):
         self.outbox = Outbox(engine)
         self._observed = observed
         self.tables = TableLog(engine)
-        self.holds = Holds(engine)
+        self.partition_locks = PartitionLocks(engine)
         self.checks = Checks(engine)
         self.held = HeldPartitions(engine)
         self.tables_backfills = TablesBackfills(engine)

@@ -22,8 +22,10 @@ from dagster_instance import instance_at
 from google.cloud import bigquery
 from instance_files import production_yaml
 from kubernetes_api import Cluster, kubernetes_api
-from postgres import free_port, postgresql
+from pgbouncer import PASSWORD, pgbouncer
+from postgres import postgresql_server
 from service_proxy import Service, service
+from sqlalchemy import make_url
 from waiting import until
 
 from gardener_api.config import GardenerConfig, load_config
@@ -106,21 +108,16 @@ def kubernetes_stack(folder: Path, config: str) -> Iterator[KubernetesStack]:
         folder: Empty, for the processes' folders.
         config: The gardener's configuration.
     """
-    port = free_port()
     names = [*PREFERRED_PORTS, *(f"{s}{kind}" for s in _SIDECARS for kind in ("", " s", " m"))]
     ports = choose_ports(dict.fromkeys(names, 0))
     with ExitStack() as stack:
-        stack.enter_context(
-            postgresql("fsync=off", "max_connections=200", f"port={port}",
-                       "listen_addresses=127.0.0.1")
-        )  # fmt: skip
+        server = stack.enter_context(postgresql_server("fsync=off", "max_connections=200"))
+        database, _ = stack.enter_context(pgbouncer(server))
         sidecars = stack.enter_context(service(*(ports[name] for name in _SIDECARS)))
         environment = _environment(ports)
         secrets = {
-            "gardener-database": {
-                "GARDENER_DATABASE_URL": f"postgresql://gardener@127.0.0.1:{port}/postgres"
-            },
-            "dagster-postgresql": {"postgresql-password": "secret"},
+            "gardener-database": {"GARDENER_DATABASE_URL": database},
+            "dagster-postgresql": {"postgresql-password": PASSWORD},
         }
         cluster = Cluster(
             folder=folder / "pods",
@@ -135,6 +132,7 @@ def kubernetes_stack(folder: Path, config: str) -> Iterator[KubernetesStack]:
             },
         )
         stack.enter_context(kubernetes_api(cluster))
+        port = int(make_url(database).port or 0)
         maker = _Maker(folder, config, environment | secrets["gardener-database"], cluster, port)
         parts = maker.parts(ports, sidecars.url)
         maker.run("gardener", "migrate")
@@ -179,7 +177,7 @@ def emulators(stack: KubernetesStack) -> AbstractContextManager[None]:
 
 @contextmanager
 def _emulators(storage_url: str) -> Iterator[None]:
-    needed = {"STORAGE_EMULATOR_HOST": storage_url, "DAGSTER_PG_PASSWORD": "secret"}
+    needed = {"STORAGE_EMULATOR_HOST": storage_url, "DAGSTER_PG_PASSWORD": PASSWORD}
     with mock.patch.dict(os.environ, needed):
         yield
 
@@ -290,7 +288,7 @@ class _Maker:
             "TMPDIR": str(folder / "temporary"),
             "DAGSTER_HOME": str(folder / "dagster_home"),
             "GARDENER_CONFIG": str(config),
-            "DAGSTER_PG_PASSWORD": "secret",
+            "DAGSTER_PG_PASSWORD": PASSWORD,
             "PYTHONUNBUFFERED": "1",
         }
         return Part(

@@ -98,9 +98,13 @@ class Server:
     @property
     def url(self) -> str:
         """Of its database, by its socket."""
+        return f"postgresql://gardener@/postgres?host={self.folder}&port={self.port}"
+
+    @property
+    def port(self) -> str:
+        """Of its socket, too."""
         ports = [s.removeprefix("port=") for s in self.settings if s.startswith("port=")]
-        port = f"&port={ports[-1]}" if ports else ""
-        return f"postgresql://gardener@/postgres?host={self.folder}{port}"
+        return ports[-1] if ports else "5432"
 
     @property
     def pid(self) -> int:
@@ -120,11 +124,7 @@ class Server:
             self._process = subprocess.Popen(
                 command, user=self.user, cwd=self.folder, stderr=log, start_new_session=True
             )
-        deadline = time.monotonic() + START_SECONDS
-        while not _answers(self.url):
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                pytest.fail((self.folder / "log").read_text())
-            time.sleep(0.02)
+        await_answer(self.url, self._process, self.folder / "log")
 
     def stop(self) -> None:
         """End it as a restart does: connections are cut. Nothing, where it does not run."""
@@ -144,6 +144,15 @@ class Server:
             cwd=self.folder,
             stdout=subprocess.DEVNULL,
         )  # fmt: skip
+
+
+def await_answer(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
+    """Wait until a server that was started answers; else the test fails with its log."""
+    deadline = time.monotonic() + START_SECONDS
+    while not _answers(url):
+        if process.poll() is not None or time.monotonic() > deadline:
+            pytest.fail(log.read_text())
+        time.sleep(0.02)
 
 
 def _answers(url: str) -> bool:

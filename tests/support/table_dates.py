@@ -78,7 +78,7 @@ class Dates:
         return job.error
 
     def holder(self, table: str, n: int) -> str | None:
-        return self.store.holds.held_by(table, day(n))
+        return self.store.partition_locks.holder(table, day(n))
 
     def done(self, n: int) -> list[str]:
         """The operations on a date, oldest first."""

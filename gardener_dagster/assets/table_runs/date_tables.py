@@ -91,7 +91,7 @@ class DateTables:
     @contextmanager
     def _holding(self, table: str) -> Iterator[None]:
         with partition_lock(
-            self.store.holds, table, self.date, self.watch, warn=self._warn
+            self.store.partition_locks, table, self.date, self.watch, warn=self._warn
         ) as self._lock:
             if gone := self._lock.taken_from:
                 self.operations.cancel_unfinished(self.names, self._context(), run_id=gone)

@@ -16,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from gardener_api.formatting import one_line
 from gardener_api.store.schema import StoreError
-from gardener_api.store.tables.partition_locks import Hold, Holds
+from gardener_api.store.tables.partition_locks import Lock, PartitionLocks
 
 LOCK_WAIT = dt.timedelta(hours=1)
 """How long a run waits for another's lock: longer than the tables of the largest date take."""
@@ -38,10 +38,10 @@ class PartitionBusy(RuntimeError):
         run_id: The other run.
     """
 
-    def __init__(self, hold: Hold) -> None:
-        self.run_id = hold.run_id
+    def __init__(self, lock: Lock) -> None:
+        self.run_id = lock.run_id
         super().__init__(
-            f"{_working(hold)}, and this run has waited {LOCK_WAIT} for it. What to do: see why"
+            f"{_working(lock)}, and this run has waited {LOCK_WAIT} for it. What to do: see why"
             " that run does not end, terminate it if it hangs"
         )
 
@@ -130,9 +130,9 @@ class PartitionLock:
     """A partition that the run has to itself, as long as nobody takes it over."""
 
     def __init__(
-        self, holds: Holds, table: str, date: dt.date, watch: RunWatch, *, taken_from: str
+        self, locks: PartitionLocks, table: str, date: dt.date, watch: RunWatch, *, taken_from: str
     ) -> None:
-        self._holds, self._table, self._date, self._watch = holds, table, date, watch
+        self._locks, self._table, self._date, self._watch = locks, table, date, watch
         self.taken_from = taken_from
         """The run that ended without giving the partition back; empty: none."""
         self._next_check = time.monotonic() + LOCK_CHECK_SECONDS
@@ -165,7 +165,7 @@ class PartitionLock:
 
     def _check(self) -> None:
         self._watch.raise_if_aborted()
-        holder = self._holds.held_by(self._table, self._date)
+        holder = self._locks.holder(self._table, self._date)
         if holder != self._watch.run_id:
             raise PartitionLost(
                 f"{_name(self._table, self._date)} is run {holder}'s now: this run does not write"
@@ -176,12 +176,12 @@ class PartitionLock:
 
 @contextmanager
 def partition_lock(
-    holds: Holds, table: str, date: dt.date, watch: RunWatch, *, warn: Callable[[str], None]
+    locks: PartitionLocks, table: str, date: dt.date, watch: RunWatch, *, warn: Callable[[str], None]
 ) -> Iterator[PartitionLock]:
     """Hold a partition for the run while the body works on it.
 
     Args:
-        holds: The locks.
+        locks: The locks.
         table: ``<dataset>.<table>``.
         date: The partition.
         watch: Of the run that wants it.
@@ -191,37 +191,37 @@ def partition_lock(
         PartitionBusy: Another run had it for longer than ``LOCK_WAIT``.
         RunStopped: The run is to stop, and does not wait any longer.
     """
-    taken_from = _take(holds, table, date, watch, warn)
+    taken_from = _take(locks, table, date, watch, warn)
     try:
-        yield PartitionLock(holds, table, date, watch, taken_from=taken_from)
+        yield PartitionLock(locks, table, date, watch, taken_from=taken_from)
     finally:
         try:
-            holds.release(table, date, run_id=watch.run_id)
+            locks.release(table, date, run_id=watch.run_id)
         except StoreError as error:
             warn(f"the lock of {_name(table, date)} stays until the run ends: {error}")
 
 
 def _take(
-    holds: Holds, table: str, date: dt.date, watch: RunWatch, warn: Callable[[str], None]
+    locks: PartitionLocks, table: str, date: dt.date, watch: RunWatch, warn: Callable[[str], None]
 ) -> str:
     """Take the partition; the run that it was taken from, since that had ended, or nothing."""
     give_up, waiting_for, ended = utc_now() + LOCK_WAIT, "", ""
     while True:
-        hold = holds.take(table, date, run_id=watch.run_id, ended=ended, now=utc_now())
-        if hold.run_id == watch.run_id:
+        lock = locks.take(table, date, run_id=watch.run_id, ended=ended, now=utc_now())
+        if lock.run_id == watch.run_id:
             return ended
-        if watch.has_ended(hold.run_id):
-            ended = hold.run_id
+        if watch.has_ended(lock.run_id):
+            ended = lock.run_id
             continue
         if utc_now() > give_up:
-            raise PartitionBusy(hold)
-        if waiting_for != hold.run_id:
-            waiting_for = hold.run_id
-            warn(f"{_working(hold)}: waiting for it to end")
+            raise PartitionBusy(lock)
+        if waiting_for != lock.run_id:
+            waiting_for = lock.run_id
+            warn(f"{_working(lock)}: waiting for it to end")
         watch.stopping.wait(LOCK_POLL_SECONDS)
         watch.look_now_and_then()
         if watch.stopping.is_set():
-            raise RunStopped(f"run {watch.run_id} was stopped while it waited for {hold.run_id}")
+            raise RunStopped(f"run {watch.run_id} was stopped while it waited for {lock.run_id}")
 
 
 def utc_now() -> dt.datetime:
@@ -229,9 +229,9 @@ def utc_now() -> dt.datetime:
     return dt.datetime.now(dt.UTC)
 
 
-def _working(hold: Hold) -> str:
-    partition = _name(hold.table, hold.date)
-    return f"run {hold.run_id} works on {partition} since {hold.since:%F %T} UTC"
+def _working(lock: Lock) -> str:
+    partition = _name(lock.table, lock.date)
+    return f"run {lock.run_id} works on {partition} since {lock.since:%F %T} UTC"
 
 
 def _name(table: str, date: dt.date) -> str:

@@ -148,7 +148,7 @@ def test_a_store_of_each_version_comes_up_to_the_newest_with_what_it_holds(
     [new] = store.enqueue([make_ask(day=2)], now=PARSED)
     assert new.number == 2
     assert store.stage(job.key, JobState.LOADING, run_id="t", now=PARSED) is not None
-    store.holds.take("raw_ndt.ndt7", job.key.date, run_id="t", now=PARSED)
+    store.partition_locks.take("raw_ndt.ndt7", job.key.date, run_id="t", now=PARSED)
 
 
 def test_an_older_gardener_refuses_a_store_that_was_taken_over(

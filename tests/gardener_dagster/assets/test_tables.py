@@ -288,7 +288,7 @@ def test_a_run_that_waits_too_long_fails_and_names_the_other_and_the_job_goes_on
 ) -> None:
     chain.parse(NDT7, [row("x")])
     other = started()
-    chain.store.holds.take("tmp_ndt.ndt7", DAY, run_id=other.run_id, now=NOW)
+    chain.store.partition_locks.take("tmp_ndt.ndt7", DAY, run_id=other.run_id, now=NOW)
     monkeypatch.setattr(locking, "LOCK_WAIT", dt.timedelta(seconds=-1))
     result = chain.run(NDT7, "tmp", "raw", instance=instance)
     assert reason(result).startswith(
@@ -308,7 +308,7 @@ def test_a_join_that_waited_too_long_is_repaired_by_a_join(
     chain.run(ANNOTATION2, "tmp", "raw", instance=instance)
     chain.parse(NDT7, [row("x")])
     other = started()
-    chain.store.holds.take("ndt.ndt7", DAY, run_id=other.run_id, now=NOW)
+    chain.store.partition_locks.take("ndt.ndt7", DAY, run_id=other.run_id, now=NOW)
     with monkeypatch.context() as patch:
         patch.setattr(locking, "LOCK_WAIT", dt.timedelta(seconds=-1))
         result = chain.run(NDT7, "tmp", "raw", "joined", instance=instance)

@@ -36,8 +36,8 @@ def test_d30_a_step_whose_partition_another_run_took_stops(
 
     def taken(name: str, date: dt.date, context: JobContext) -> None:
         if (name, date) == ("copy", day(1)):
-            holds, run_id = dates.store.holds, context.run_id
-            holds.take("tmp_ndt.ndt7", date, run_id="other", ended=run_id, now=NOW)
+            locks, run_id = dates.store.partition_locks, context.run_id
+            locks.take("tmp_ndt.ndt7", date, run_id="other", ended=run_id, now=NOW)
 
     dates.tables.hook = taken
     result = dates.run(1, 2)
@@ -163,13 +163,13 @@ def test_d26_a_run_told_to_end_by_anything_but_a_person_leaves_its_jobs_to_its_r
 def test_the_second_run_of_a_date_waits_until_the_first_is_done_with_it(dates: Dates) -> None:
     dates.parse(1, 2)
     run = dates.instance.create_run_for_job(dates._job, status=DagsterRunStatus.STARTED)
-    dates.store.holds.take("tmp_ndt.ndt7", day(1), run_id=run.run_id, now=NOW)
+    dates.store.partition_locks.take("tmp_ndt.ndt7", day(1), run_id=run.run_id, now=NOW)
     waits: list[str] = []
 
     def hook(name: str, date: dt.date, context: JobContext) -> None:
         if (name, date) == ("join", day(2)):  # the other date did not wait
             waits.extend(dates.done(1))
-            dates.store.holds.release("tmp_ndt.ndt7", day(1), run_id=run.run_id)
+            dates.store.partition_locks.release("tmp_ndt.ndt7", day(1), run_id=run.run_id)
 
     dates.tables.hook = hook
     result = dates.run(1, 2)
@@ -187,7 +187,7 @@ def test_the_second_run_of_a_date_waits_until_the_first_is_done_with_it(dates: D
 def test_what_a_dead_run_left_in_bigquery_is_cancelled_first(dates: Dates) -> None:
     dates.parse(1)
     dead = dates.instance.create_run_for_job(dates._job, status=DagsterRunStatus.FAILURE)
-    dates.store.holds.take("tmp_ndt.ndt7", day(1), run_id=dead.run_id, now=NOW)
+    dates.store.partition_locks.take("tmp_ndt.ndt7", day(1), run_id=dead.run_id, now=NOW)
     begun: list[list[str]] = []
     dates.tables.hook = lambda name, date, context: begun.append([*dates.tables.taken_from])
     assert dates.run(1, 1).success

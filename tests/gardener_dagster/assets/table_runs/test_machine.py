@@ -205,7 +205,7 @@ class World:
             for check in self.store.checks.of(job.key):
                 assert check.result.name in ("annotated", "ids_of_previous") or check.result.passed
             for table in ("tmp_ndt.ndt7", "ndt.ndt7"):
-                assert self.store.holds.held_by(table, date) is None
+                assert self.store.partition_locks.holder(table, date) is None
 
     def _reported(self, key: dg.AssetKey) -> set[dt.date]:
         dates = [date.isoformat() for date in DATES]
@@ -226,7 +226,7 @@ def dying(store: JobStore, crashed: threading.Event) -> Iterator[None]:
             setattr(mortal, name, _mortal(getattr(mortal, name), crashed))
         for part, names in (
             (mortal.tables, ("record_partition", "record_join", "record_operation", "begin_join")),
-            (mortal.holds, ("take", "release")),
+            (mortal.partition_locks, ("take", "release")),
             (mortal.checks, ("record",)),
         ):
             for name in names:

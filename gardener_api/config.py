@@ -158,7 +158,7 @@ class Tables(_Section):
         gather: how long a parsed date may wait for its neighbours to fill a run.
     """
 
-    dates_per_run: int = Field(default=16, ge=1, le=1000)
+    dates_per_run: int = Field(default=32, ge=1, le=1000)
     dates_at_once: int = Field(default=4, ge=1, le=100)
     gather: Duration = dt.timedelta(seconds=60)
 

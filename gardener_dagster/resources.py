@@ -24,7 +24,7 @@ from gardener_dagster.warehouse.engine import Settings
 from gardener_dagster.warehouse.names import table_url
 from gardener_dagster.warehouse.operations.warehouse import Warehouse
 
-RUN_PATIENCE = 600.0
+RUN_CONNECT_TIMEOUT = 600.0
 """Seconds that a run waits for the job store's database: longer than a restart or a failover."""
 
 
@@ -76,7 +76,7 @@ class JobStoreResource(dg.ConfigurableResource[JobStore]):
                 self.url,
                 lease=dt.timedelta(seconds=self.lease_seconds),
                 max_attempts=self.max_attempts,
-                patience=RUN_PATIENCE if context.run else 0.0,
+                connect_timeout=RUN_CONNECT_TIMEOUT if context.run else 0.0,
                 may_migrate=self.may_migrate,
             )
         except StoreError as error:

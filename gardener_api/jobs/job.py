@@ -216,8 +216,8 @@ class Change:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Ask:
-    """A wish for a job: its key, what to hand to the parser, and who wants it."""
+class JobRequest:
+    """What a run asks for: a job's key, what to hand to the parser, and who wants it."""
 
     key: JobKey
     requester: str  # the same after a restart of whoever asks
@@ -357,27 +357,27 @@ def event(job: Job, state: str, *, now: dt.datetime, left: Job | None) -> Event:
     )
 
 
-def new_job(ask: Ask, generation: int, *, now: dt.datetime) -> Job:
-    """The job that an ask makes, numbered 0 until the store numbers it.
+def new_job(request: JobRequest, generation: int, *, now: dt.datetime) -> Job:
+    """Return the job that a request makes, numbered 0 until the store numbers it.
 
     Where the archive has nothing, there is nothing to parse either: such a job is parsed already.
     """
-    nothing = ask.archives == 0
+    nothing = request.archives == 0
     return Job(
         number=0,
-        key=ask.key,
+        key=request.key,
         generation=generation,
         attempt=1,
         state=JobState.POST_PROCESSING if nothing else JobState.QUEUED,
-        priority=ask.priority,
-        rank=ask.rank,
-        daily=ask.daily,
-        filter=ask.filter,
-        tmp=ask.tmp,
-        raw=ask.raw,
-        join=ask.join or "",
-        archives=ask.archives,
-        archive_bytes=ask.archive_bytes,
+        priority=request.priority,
+        rank=request.rank,
+        daily=request.daily,
+        filter=request.filter,
+        tmp=request.tmp,
+        raw=request.raw,
+        join=request.join or "",
+        archives=request.archives,
+        archive_bytes=request.archive_bytes,
         detail="no archive files" if nothing else "",
         error="",
         failed_in=None,

@@ -107,14 +107,14 @@ Refusal = Gone | BadState | NoJob
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Terms:
-    """On which terms parsers get jobs."""
+class LeasePolicy:
+    """For how long a parser gets a job, and how often a job is tried."""
 
     lease: dt.timedelta  # how long a parser may be silent
     max_attempts: int
 
 
-def hand_out(job: Job, call: Next, *, terms: Terms, now: dt.datetime) -> Change:
+def hand_out(job: Job, call: Next, *, policy: LeasePolicy, now: dt.datetime) -> Change:
     """Give a queued job to a parser."""
     return move(
         job,
@@ -123,12 +123,12 @@ def hand_out(job: Job, call: Next, *, terms: Terms, now: dt.datetime) -> Change:
         parser=clean_text(call.parser),
         leased=now,
         updated=now,
-        lease_expires=now + terms.lease,
+        lease_expires=now + policy.lease,
     )
 
 
 def apply_report(
-    job: Job | None, call: Report, *, terms: Terms, now: dt.datetime
+    job: Job | None, call: Report, *, policy: LeasePolicy, now: dt.datetime
 ) -> Change | Refusal:
     """What a call makes of the job whose ID it names.
 
@@ -138,7 +138,7 @@ def apply_report(
     Args:
         job: The job whose present attempt has that ID; ``None`` if there is none.
         call: The call.
-        terms: The terms of leases.
+        policy: Of leases.
         now: The time.
     """
     if job is None or job.leased is None:
@@ -146,24 +146,24 @@ def apply_report(
     if job.state in PARSING_STATES:
         match call:
             case Heartbeat():
-                return Change(job=replace(job, updated=now, lease_expires=now + terms.lease))
+                return Change(job=replace(job, updated=now, lease_expires=now + policy.lease))
             case Update():
-                return _update(job, call, terms=terms, now=now)
+                return _update(job, call, policy=policy, now=now)
             case Error():
-                return _end_attempt(job, PARSE_ERROR, call.error, terms=terms, now=now)
+                return _end_attempt(job, PARSE_ERROR, call.error, policy=policy, now=now)
     if job.parsed is not None:
         return _after_parse(job, call)
     return Gone(call.id)
 
 
-def _update(job: Job, call: Update, *, terms: Terms, now: dt.datetime) -> Change | BadState:
+def _update(job: Job, call: Update, *, policy: LeasePolicy, now: dt.datetime) -> Change | BadState:
     detail = job.detail if call.detail == KEEP_DETAIL else call.detail
     match call.state:
         case JobState.PARSING if job.state is JobState.PARSING:
-            expires = now + terms.lease
+            expires = now + policy.lease
             return Change(job=replace(job, detail=detail, updated=now, lease_expires=expires))
         case JobState.PARSING:
-            expires = now + terms.lease
+            expires = now + policy.lease
             return move(
                 job, JobState.PARSING, now=now, detail=detail, updated=now, lease_expires=expires
             )
@@ -194,21 +194,23 @@ def _after_parse(job: Job, call: Report) -> Change | Refusal:
     return Change(job=job)
 
 
-def expire_lease(job: Job, *, terms: Terms, now: dt.datetime) -> Change:
+def expire_lease(job: Job, *, policy: LeasePolicy, now: dt.datetime) -> Change:
     """End the attempt of a parser that was silent for longer than its lease."""
     last = f"{job.updated:%Y-%m-%d %H:%M:%S} UTC" if job.updated else "never"
     error = (
-        f"lease ended: parser {job.parser or 'unknown'} was silent for more than {terms.lease}"
-        f" in attempt {job.attempt} of {terms.max_attempts}; its last call: {last},"
+        f"lease ended: parser {job.parser or 'unknown'} was silent for more than {policy.lease}"
+        f" in attempt {job.attempt} of {policy.max_attempts}; its last call: {last},"
         f" {job.state}{f' {job.detail!r}' if job.detail else ''}"
     )
-    return _end_attempt(job, LEASE_EXPIRED, clean_text(error), terms=terms, now=now)
+    return _end_attempt(job, LEASE_EXPIRED, clean_text(error), policy=policy, now=now)
 
 
-def _end_attempt(job: Job, name: str, error: str, *, terms: Terms, now: dt.datetime) -> Change:
+def _end_attempt(
+    job: Job, name: str, error: str, *, policy: LeasePolicy, now: dt.datetime
+) -> Change:
     """The attempt is over: the next one is queued, or it was the last."""
     told = event(replace(job, detail=error), name, now=now, left=job)
-    if job.attempt < terms.max_attempts:
+    if job.attempt < policy.max_attempts:
         over = move(
             job,
             JobState.QUEUED,

@@ -62,16 +62,16 @@ def store_file(url: str) -> Path | None:
     return Path(parsed.database)
 
 
-def open_engine(url: str, *, patience: float = 0.0) -> Engine:
+def open_engine(url: str, *, connect_timeout: float = 0.0) -> Engine:
     """An engine for a store's URL. Nothing is connected yet.
 
     A transaction of this engine reads; ``writing(engine)`` gives one whose transactions write.
 
     Args:
         url: ``sqlite:///path`` or ``postgresql://...`` (psycopg 3 is the driver).
-        patience: Seconds that a transaction may wait for PostgreSQL to take connections, which it
-            does not while it is restarted; after that it fails with ``StoreError``. 0: it fails at
-            once, with SQLAlchemy's ``OperationalError``.
+        connect_timeout: Seconds that a transaction may wait for PostgreSQL to take connections: it
+            takes none while it is restarted. After that the transaction fails with ``StoreError``.
+            0: it fails at once, with SQLAlchemy's ``OperationalError``.
 
     Raises:
         StoreError: The URL is no URL of a database that can hold a store.
@@ -86,8 +86,8 @@ def open_engine(url: str, *, patience: float = 0.0) -> Engine:
             engine = create_engine(driver, pool_pre_ping=True)
             # First of all listeners: SQLAlchemy's own asks for the schema that is in use.
             event.listen(engine, "connect", _use_schema, insert=True)
-            if patience:
-                event.listen(engine, "do_connect", _patient(parsed, patience))
+            if connect_timeout:
+                event.listen(engine, "do_connect", _reconnecting(parsed, connect_timeout))
             return engine
     shown = parsed.render_as_string(hide_password=True)
     raise StoreError(f"no store's URL: {shown}: expected sqlite:///... or postgresql://...")
@@ -132,7 +132,7 @@ def upsert(
     return changing
 
 
-def _patient(url: URL, patience: float) -> Callable[..., object]:
+def _reconnecting(url: URL, connect_timeout: float) -> Callable[..., object]:
     where = url.render_as_string(hide_password=True)
 
     def connect(
@@ -145,7 +145,7 @@ def _patient(url: URL, patience: float) -> Callable[..., object]:
                 connection = dialect.connect(*args, **options)
             except dialect.loaded_dbapi.OperationalError as error:
                 reason, waited = one_line(error), time.monotonic() - begun
-                if waited > patience:
+                if waited > connect_timeout:
                     raise StoreError(
                         f"the job store {where} does not answer for {waited:.0f} s: {reason}."
                         " What to do: see whether its database runs"
@@ -153,7 +153,7 @@ def _patient(url: URL, patience: float) -> Callable[..., object]:
                 if not told:
                     log.warning(
                         "the job store %s does not answer, and is waited for up to %.0f s: %s",
-                        *(where, patience, reason),
+                        *(where, connect_timeout, reason),
                     )
                 told = True
             else:

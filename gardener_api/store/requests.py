@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Insert, bindparam, select, update
 from sqlalchemy.engine import Engine
 
 from gardener_api.jobs import job as moves
-from gardener_api.jobs.job import Announcement, Ask, Change, Job, JobKey, clean_text
+from gardener_api.jobs.job import Announcement, Change, Job, JobKey, JobRequest, clean_text
 from gardener_api.store import schema
 from gardener_api.store.engine import upsert
 from gardener_api.store.rows import chunks
@@ -39,22 +39,22 @@ def insert_requests(engine: Engine) -> Insert:
 
 
 def request_rows(
-    asks: Sequence[Ask], jobs: Mapping[JobKey, Job], now: dt.datetime
+    wanted: Sequence[JobRequest], jobs: Mapping[JobKey, Job], now: dt.datetime
 ) -> list[dict[str, Any]]:
-    """The rows of the requests that these asks make."""
+    """Return the rows in which these requests are kept."""
     return [
         {
-            "job": jobs[ask.key].number,
-            "requester": ask.requester,
-            "run_id": ask.run_id,
-            "backfill_id": ask.backfill_id,
-            "covers_tables": ask.covers_tables,
+            "job": jobs[request.key].number,
+            "requester": request.requester,
+            "run_id": request.run_id,
+            "backfill_id": request.backfill_id,
+            "covers_tables": request.covers_tables,
             "asked": now,
             "reported": None,
             "withdrawn": None,
             "withdrawn_by": "",
         }
-        for ask in asks
+        for request in wanted
     ]
 
 
@@ -127,13 +127,13 @@ def _mark_jobs(connection: Connection, numbers: Collection[int], now: dt.datetim
         )
 
 
-def without_repeats(asks: Sequence[Ask]) -> Iterator[list[Ask]]:
-    """Parts of a list; no key stands twice in a part, since the second ask sees the first."""
-    part: dict[JobKey, Ask] = {}
-    for ask in asks:
-        if ask.key in part or len(part) == _ENQUEUED_AT_ONCE:
+def without_repeats(wanted: Sequence[JobRequest]) -> Iterator[list[JobRequest]]:
+    """Parts of a list; no key stands twice in a part, since the second request sees the first."""
+    part: dict[JobKey, JobRequest] = {}
+    for request in wanted:
+        if request.key in part or len(part) == _ENQUEUED_AT_ONCE:
             yield list(part.values())
             part = {}
-        part[ask.key] = ask
+        part[request.key] = request
     if part:
         yield list(part.values())

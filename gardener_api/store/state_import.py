@@ -9,7 +9,7 @@ from sqlalchemy.engine import Engine
 
 from gardener_api.jobs import parser_calls
 from gardener_api.jobs.job import Change, Job, JobState
-from gardener_api.jobs.parser_calls import Terms
+from gardener_api.jobs.parser_calls import LeasePolicy
 from gardener_api.jobs.saved_state import SavedJob
 from gardener_api.store import schema
 from gardener_api.store.engine import writing
@@ -38,7 +38,7 @@ def import_jobs(
     engine: Engine,
     saved: Sequence[SavedJob],
     *,
-    terms: Terms,
+    policy: LeasePolicy,
     now: dt.datetime,
     dry_run: bool = False,
 ) -> list[Imported]:
@@ -47,7 +47,7 @@ def import_jobs(
     Args:
         engine: Of the store.
         saved: The jobs.
-        terms: The terms of leases.
+        policy: Of leases.
         now: The time.
         dry_run: Change nothing.
 
@@ -57,7 +57,7 @@ def import_jobs(
     with writing(engine).connect() as connection, connection.begin() as transaction:
         known = _known(connection, [str(item.job.key) for item in saved])
         new = [item for item in saved if str(item.job.key) not in known]
-        made = _insert(connection, new, terms=terms, now=now)
+        made = _insert(connection, new, policy=policy, now=now)
         if dry_run:
             transaction.rollback()
     return [
@@ -79,7 +79,7 @@ def _known(connection: Connection, keys: Sequence[str]) -> set[str]:
 
 
 def _insert(
-    connection: Connection, new: Sequence[SavedJob], *, terms: Terms, now: dt.datetime
+    connection: Connection, new: Sequence[SavedJob], *, policy: LeasePolicy, now: dt.datetime
 ) -> dict[str, Job]:
     by_key = {str(item.job.key): item for item in new}
     history = {item.job.key: item.history for item in new}
@@ -88,20 +88,20 @@ def _insert(
     rows = [_request(job, now) for job in jobs.values()]
     if rows:
         connection.execute(insert(schema.requests), rows)
-    ended = list(_given_up(by_key, jobs.values(), terms=terms, now=now))
+    ended = list(_given_up(by_key, jobs.values(), policy=policy, now=now))
     save_jobs(connection, ended)
     return jobs | {str(change.job.key): change.job for change in ended}
 
 
 def _given_up(
-    by_key: dict[str, SavedJob], jobs: Iterable[Job], *, terms: Terms, now: dt.datetime
+    by_key: dict[str, SavedJob], jobs: Iterable[Job], *, policy: LeasePolicy, now: dt.datetime
 ) -> Iterable[Change]:
     """End the attempts that parsers gave up: the old gardener left such jobs where they were."""
     for job in jobs:
         reason = by_key[str(job.key)].parse_error
         if reason is not None and job.state is JobState.PARSING:
             outcome = parser_calls.apply_report(
-                job, parser_calls.Error(job.id, reason), terms=terms, now=now
+                job, parser_calls.Error(job.id, reason), policy=policy, now=now
             )
             assert isinstance(outcome, Change)  # noqa: S101 - what an error of a parsing job gives
             yield outcome

@@ -22,14 +22,14 @@ from gardener_api.jobs.job import (
     OPEN,
     PARSING_STATES,
     Announcement,
-    Ask,
     Change,
     Job,
     JobKey,
+    JobRequest,
     JobState,
 )
 from gardener_api.jobs.observations import observations
-from gardener_api.jobs.parser_calls import Call, Next, NoJob, Refusal, Terms
+from gardener_api.jobs.parser_calls import Call, LeasePolicy, Next, NoJob, Refusal
 from gardener_api.store import job_log, requests, schema
 from gardener_api.store.engine import open_engine, writing
 from gardener_api.store.migrate import prepare
@@ -67,7 +67,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _TRIES = 5
-# The sidecar waits for a transaction of asks; in the pause between two it comes first.
+# The sidecar waits for a transaction of requests; in the pause between two it comes first.
 _PAUSE_SECONDS = 0.002
 _c = schema.jobs.c
 
@@ -88,7 +88,7 @@ _RAISE = (
 class JobStore(JobQueries):
     """The store of a gardener. Threads and processes may share one."""
 
-    def __init__(self, engine: Engine, terms: Terms, *, observed: bool = False) -> None:
+    def __init__(self, engine: Engine, policy: LeasePolicy, *, observed: bool = False) -> None:
         super().__init__(engine)
         self.outbox = Outbox(engine)
         self._observed = observed
@@ -101,7 +101,7 @@ class JobStore(JobQueries):
         self.days = DayQueries(engine)
         self.series = Series(engine)
         self._writer = writing(engine)
-        self._terms = terms
+        self._policy = policy
         self._insert_requests = insert_requests(engine)
 
     @classmethod
@@ -111,7 +111,7 @@ class JobStore(JobQueries):
         *,
         lease: dt.timedelta,
         max_attempts: int,
-        patience: float = 0.0,
+        connect_timeout: float = 0.0,
         observed: bool = False,
         may_migrate: bool = True,
     ) -> "JobStore":
@@ -121,7 +121,8 @@ class JobStore(JobQueries):
             url: Of the database: ``sqlite:///path`` or ``postgresql://...``.
             lease: How long a parser may be silent.
             max_attempts: How often a job is handed out before it is failed.
-            patience: Seconds that each transaction may wait for PostgreSQL, which may be restarted.
+            connect_timeout: Seconds that each transaction may wait for PostgreSQL, which may be
+                restarted.
             observed: Whether what happens to jobs at parsers is put into the outbox, which somebody
                 has to empty.
             may_migrate: Whether a missing or older store is made or migrated; else it is refused.
@@ -129,14 +130,14 @@ class JobStore(JobQueries):
         Raises:
             StoreError: There is no store that can be used.
         """
-        engine = open_engine(url, patience=patience)
+        engine = open_engine(url, connect_timeout=connect_timeout)
         try:
             prepare(writing(engine), may_migrate=may_migrate)
         except BaseException:
             engine.dispose()
             raise
-        terms = Terms(lease=lease, max_attempts=max_attempts)
-        return cls(engine, terms, observed=observed)
+        policy = LeasePolicy(lease=lease, max_attempts=max_attempts)
+        return cls(engine, policy, observed=observed)
 
     def close(self) -> None:
         """Close the connections."""
@@ -144,21 +145,21 @@ class JobStore(JobQueries):
 
     # -- who wants a job
 
-    def enqueue(self, asks: Sequence[Ask], *, now: dt.datetime) -> list[Job]:
+    def enqueue(self, wanted: Sequence[JobRequest], *, now: dt.datetime) -> list[Job]:
         """Ask for jobs. A long list is several transactions; asking again is safe.
 
-        An ask joins the open job of its key, whose priority it can only raise, until the job's rows
-        are in raw. A requester that asked for the newest job of the key before joins it even when
+        A request joins the open job of its key until the job's rows are in raw, and can only raise
+        its priority. A requester that asked for the newest job of the key before joins it even when
         it is complete. Else a new job is made.
 
         Returns:
-            The jobs in the order of the asks.
+            The jobs in the order of the requests.
         """
         done: list[Job] = []
-        for some in without_repeats(asks):
+        for some in without_repeats(wanted):
             if done:
                 time.sleep(_PAUSE_SECONDS)
-            jobs, changes = self._transaction(partial(self._enqueue, asks=some, now=now))
+            jobs, changes = self._transaction(partial(self._enqueue, wanted=some, now=now))
             job_log.tell(changes)
             done += jobs
         return done
@@ -232,7 +233,7 @@ class JobStore(JobQueries):
             return []  # nearly always: so the sweep takes no write lock
         with self._writer.begin() as connection:
             changes = [
-                parser_calls.expire_lease(job, terms=self._terms, now=now)
+                parser_calls.expire_lease(job, policy=self._policy, now=now)
                 for job in locked(connection, overdue)
             ]
             changes += self._unwanted_again(connection, changes, now)
@@ -300,31 +301,31 @@ class JobStore(JobQueries):
             return work(connection)
 
     def _enqueue(
-        self, connection: Connection, asks: list[Ask], now: dt.datetime
+        self, connection: Connection, wanted: list[JobRequest], now: dt.datetime
     ) -> tuple[list[Job], list[Change]]:
-        keys = [str(ask.key) for ask in asks]
+        keys = [str(request.key) for request in wanted]
         latest = {job.key: job for job in locked(connection, select_jobs().where(is_latest(keys)))}
-        own = asked_before(connection, latest.values(), {ask.requester for ask in asks})
+        own = asked_before(connection, latest.values(), {request.requester for request in wanted})
         jobs: dict[JobKey, Job] = {}
         made, changes, raised = [], [], []
-        for ask in asks:
-            job = latest.get(ask.key)
-            if job and moves.attaches(job, own=(job.number, ask.requester) in own):
-                if ask.priority < job.priority:
-                    job = replace(job, priority=ask.priority)
-                    raised.append({"of": job.number, "priority": ask.priority})
-                jobs[ask.key] = job
+        for request in wanted:
+            job = latest.get(request.key)
+            if job and moves.attaches(job, own=(job.number, request.requester) in own):
+                if request.priority < job.priority:
+                    job = replace(job, priority=request.priority)
+                    raised.append({"of": job.number, "priority": request.priority})
+                jobs[request.key] = job
                 continue
             if job and job.state in OPEN:
                 changes.append(moves.withdraw(job, "its key was asked for again", now=now))
-            made.append(moves.new_job(ask, job.generation + 1 if job else 1, now=now))
+            made.append(moves.new_job(request, job.generation + 1 if job else 1, now=now))
         save_jobs(connection, changes)
         if raised:
             connection.execute(_RAISE, raised)
         new = insert_jobs(connection, made, now)
         jobs |= {change.job.key: change.job for change in new}
-        connection.execute(self._insert_requests, request_rows(asks, jobs, now))
-        return [jobs[ask.key] for ask in asks], changes + new
+        connection.execute(self._insert_requests, request_rows(wanted, jobs, now))
+        return [jobs[request.key] for request in wanted], changes + new
 
     def _reports(
         self, connection: Connection, calls: Sequence[Call], now: dt.datetime
@@ -341,7 +342,7 @@ class JobStore(JobQueries):
             if isinstance(call, Next):
                 continue
             named = current.get(call.id)
-            outcome = parser_calls.apply_report(named, call, terms=self._terms, now=now)
+            outcome = parser_calls.apply_report(named, call, policy=self._policy, now=now)
             if isinstance(outcome, Change):
                 # Under the ID of the call: if it ended the attempt, the next call is refused.
                 current[call.id] = answers[i] = outcome.job
@@ -364,7 +365,7 @@ class JobStore(JobQueries):
         for i, job in zip(asking, jobs, strict=False):
             call = calls[i]
             assert isinstance(call, Next)  # noqa: S101 - what `asking` holds; tells the type checker
-            changes.append(parser_calls.hand_out(job, call, terms=self._terms, now=now))
+            changes.append(parser_calls.hand_out(job, call, policy=self._policy, now=now))
             answers[i] = changes[-1].job
         for i in asking[len(jobs) :]:
             answers[i] = NoJob()

@@ -21,7 +21,7 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from gardener_api.archive import ArchiveError, ArchiveListing, list_archives
 from gardener_api.config import GardenerConfig, Source
 from gardener_api.formatting import count_jobs, human_duration, one_line
-from gardener_api.jobs.job import Ask, Job, JobKey, JobState, Outcome
+from gardener_api.jobs.job import Job, JobKey, JobRequest, JobState, Outcome
 from gardener_api.jobs.table_stages import ChainRule
 from gardener_api.store.schema import StoreError
 from gardener_api.store.store import JobStore
@@ -53,7 +53,7 @@ SILENCE = timedelta(minutes=30)
 CANCEL_POLL_SECONDS = 10.0
 """Between two looks at whether Dagster still has the run in progress, and its jobs for it."""
 LISTINGS_AT_ONCE = 8
-CHAIN_PATIENCE = timedelta(minutes=30)
+CHAIN_TIMEOUT = timedelta(minutes=30)
 """How long after its parse a whole-chain backfill is told of a date at the latest.
 
 It is told once the tables of the date have ended, which the sensor ``parsed_jobs`` starts. Told
@@ -99,7 +99,7 @@ def build_parse(
             with ThreadPoolExecutor(LISTINGS_AT_ONCE, thread_name_prefix="list") as pool:
                 for batch in _batches(days, size=4 * LISTINGS_AT_ONCE):
                     listings = pool.map(lambda day: _list(client, *day), batch)
-                    waiting.ask(zip(batch, listings, strict=True))
+                    waiting.enqueue(zip(batch, listings, strict=True))
                     yield from waiting.report()
             while waiting.jobs:
                 time.sleep(CHAIN_POLL_SECONDS if request.chain else POLL_SECONDS)
@@ -166,8 +166,8 @@ class _Request:
             single=len(context.partition_keys) == 1,
         )
 
-    def ask(self, source: Source, key: JobKey, listing: ArchiveListing) -> Ask:
-        return Ask(
+    def job_request(self, source: Source, key: JobKey, listing: ArchiveListing) -> JobRequest:
+        return JobRequest(
             key=key,
             requester=self.requester,
             run_id=self.run_id,
@@ -198,17 +198,17 @@ class Waiting:
         self._looked = time.monotonic()
         self.jobs: dict[int, str] = {}  # IDs on the wire, by number
 
-    def ask(
+    def enqueue(
         self, listed: Iterable[tuple[tuple[Source, JobKey], ArchiveListing | ArchiveError]]
     ) -> None:
-        """Asks for the jobs of dates whose archives were listed; the others have failed."""
-        asks: list[Ask] = []
+        """Enqueue the jobs of dates whose archives were listed; the others have failed."""
+        wanted: list[JobRequest] = []
         for (source, key), listing in listed:
             if isinstance(listing, ArchiveError):
                 self._fail(f"{key}: {listing}")
             else:
-                asks.append(self._request.ask(source, key, listing))
-        jobs = self._store.enqueue(asks, now=datetime.now(UTC))
+                wanted.append(self._request.job_request(source, key, listing))
+        jobs = self._store.enqueue(wanted, now=datetime.now(UTC))
         for job in jobs:
             self.jobs[job.number] = job.id
             self._context.log.info(f"{job.id}: {job.state}, {job.archives} archives")
@@ -226,7 +226,7 @@ class Waiting:
     def _report(self) -> Iterator[Event]:
         request = self._request
         now = datetime.now(UTC)
-        rule = ChainRule(ended_before=now - SETTLE, parsed_before=now - CHAIN_PATIENCE)
+        rule = ChainRule(ended_before=now - SETTLE, parsed_before=now - CHAIN_TIMEOUT)
         unreported = self._store.unreported(
             request.requester, run_id=request.run_id, chain=rule if request.chain else None
         )

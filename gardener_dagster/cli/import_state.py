@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from gardener_api.jobs.parser_calls import Terms
+from gardener_api.jobs.parser_calls import LeasePolicy
 from gardener_api.jobs.saved_state import SavedStateError, read_saved_state
 from gardener_api.store.engine import writing
 from gardener_api.store.migrate import prepare
@@ -38,10 +38,10 @@ def import_state(file: Path, config: str, database: str | None, dry_run: bool) -
         saved = read_saved_state(file, loaded, lease=tracker.timeout, now=now)
     except SavedStateError as error:
         raise click.ClickException(str(error)) from error
-    terms = Terms(lease=tracker.timeout, max_attempts=tracker.max_attempts)
+    policy = LeasePolicy(lease=tracker.timeout, max_attempts=tracker.max_attempts)
     with store_errors(), open_database(existing_store_url(database)) as engine:
         prepare(writing(engine), may_migrate=False)
-        imported = import_jobs(engine, saved, terms=terms, now=now, dry_run=dry_run)
+        imported = import_jobs(engine, saved, policy=policy, now=now, dry_run=dry_run)
     for item in imported:
         click.echo(_line(item))
     new = Counter(item.is_new for item in imported)

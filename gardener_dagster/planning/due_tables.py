@@ -7,7 +7,7 @@ missed loses nothing. Which joins are due is in ``due_joins``.
 
 import datetime as dt
 import hashlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
@@ -34,12 +34,13 @@ RUNS_PER_TICK = 16
 OTHERS_PER_TICK = 6
 """Those of them that are not daily. The tick ends sooner, and the next one sees daily dates that
 have come meanwhile: to submit a run takes seconds where all processors are busy."""
-RUNS_UNENDED = 32
-"""Unended runs of a sensor, above which it asks for daily ones only. What is due beyond waits in
-the store, where more urgent dates still come first and neighbours still join a range."""
+SOURCE_RUNS = 4
+"""Unended runs of a source, from which on a sensor asks for daily ones only: as many as may run at
+once. What is due beyond waits in the store, where more urgent dates still come first, neighbours
+still join a range, and annotations do not get far ahead of what they are joined to."""
 
-ANNOTATIONS_PATIENCE = dt.timedelta(minutes=10)
-"""How long the tables of annotations may be in one stage, or wait for their run, before the rows
+ANNOTATIONS_TIMEOUT = dt.timedelta(minutes=10)
+"""How long the tables of annotations may be in one stage, once their run has begun, before the rows
 that they are joined to do not wait for them any more."""
 
 
@@ -198,7 +199,7 @@ def tables_to_start(
     runs: Iterable[TablesRun],
     *,
     open_jobs: Mapping[JobKey, Job],
-    unended: int,
+    unended: Mapping[str, int],
     now: dt.datetime,
 ) -> list[TablesRun]:
     """Return those of the runs to start now.
@@ -211,7 +212,7 @@ def tables_to_start(
         config: Its ``tables``, and where the annotations are found.
         runs: In their order.
         open_jobs: Open jobs by key; among them those of ``read_by_runs``.
-        unended: Runs that the sensor started and that have not ended.
+        unended: By source, runs that the sensor started and that have not ended.
         now: The time.
     """
     ready = [run for run in runs if _is_ready(config, run, open_jobs, now)]
@@ -257,30 +258,42 @@ def _is_soon_joined(
         jobs.append(before)
     awaited = [job for job in jobs if job and is_pending(job)]
     return bool(awaited) and all(
-        job.state not in BEFORE_PARSED
-        and job.priority <= run.priority
-        and now - job.entered < ANNOTATIONS_PATIENCE
-        for job in awaited
+        job.priority <= run.priority and _is_soon_made(config, job, now) for job in awaited
     )
 
 
-class _Prioritised(Protocol):
+def _is_soon_made(config: GardenerConfig, job: Job, now: dt.datetime) -> bool:
+    """Whether the tables of a job are being made, or their run is due before less urgent ones."""
+    if job.state is JobState.POST_PROCESSING:
+        return is_partition(config, job.key.date, now=now)
+    return job.state not in BEFORE_PARSED and now - job.entered < ANNOTATIONS_TIMEOUT
+
+
+class _RunOfSource(Protocol):
+    @property
+    def source(self) -> Source: ...
     @property
     def priority(self) -> Priority: ...
 
 
-_Run = TypeVar("_Run", bound=_Prioritised)
+_Run = TypeVar("_Run", bound=_RunOfSource)
 
 
-def within_bounds(runs: Iterable[_Run], *, unended: int) -> list[_Run]:
-    """Return the first runs that fit ``RUNS_PER_TICK`` and, unless daily, the other bounds."""
-    room = max(0, min(OTHERS_PER_TICK, RUNS_UNENDED - unended))
+def within_bounds(runs: Iterable[_Run], *, unended: Mapping[str, int]) -> list[_Run]:
+    """Return the first runs that fit ``RUNS_PER_TICK`` and, unless daily, the other bounds.
+
+    Args:
+        runs: In their order.
+        unended: By source, runs that the sensor started and that have not ended.
+    """
+    others, of_source = 0, Counter(unended)
     chosen: list[_Run] = []
     for run in runs:
         if run.priority is not Priority.DAILY:
-            if room == 0:
+            if others == OTHERS_PER_TICK or of_source[run.source.name] >= SOURCE_RUNS:
                 continue
-            room -= 1
+            others += 1
+            of_source[run.source.name] += 1
         chosen.append(run)
     return chosen[:RUNS_PER_TICK]
 

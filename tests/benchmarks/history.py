@@ -55,7 +55,7 @@ from gardener_dagster.local.stack.parts import StackSettings
 from gardener_dagster.local.stack.processes import Processes, terminating
 from gardener_dagster.planning.daily import due_at, newest_due
 
-LOOK_SECONDS = 1.0
+POLL_SECONDS = 1.0
 TELL_SECONDS = 30.0
 QUIET_SECONDS = 15.0
 STOP_SECONDS = 30.0
@@ -117,7 +117,7 @@ class Story:
             self.processes.check()
             if time.monotonic() > self.give_up:
                 raise OutOfTime
-            time.sleep(LOOK_SECONDS)
+            time.sleep(POLL_SECONDS)
             self.tell()
 
     def tell_all(self) -> None:

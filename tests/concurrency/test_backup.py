@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import requests
-from asks import make_ask
+from job_requests import wanted
 from postgres import empty_database
 from sidecar_process import SidecarProcess
 from sqlalchemy import make_url
@@ -120,7 +120,7 @@ def test_a_backup_under_load_has_what_was_answered_before(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     with closing(opened(sidecar.url)) as store:
-        asks = [make_ask(FIRST_DATE + dt.timedelta(days=i)) for i in range(JOBS)]
+        asks = [wanted(FIRST_DATE + dt.timedelta(days=i)) for i in range(JOBS)]
         store.enqueue(asks, now=dt.datetime.now(dt.UTC))
     with Load(sidecar.jobs) as load:
         until(lambda: load.updates >= UPDATES, "there is no load")

@@ -9,7 +9,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
-from asks import make_ask
+from job_requests import wanted
 from sidecar_process import SidecarProcess
 
 from gardener_api.client import JobsClient
@@ -55,7 +55,7 @@ def test_parsers_are_served_beside_thousands_of_useless_connections(
     sidecar: SidecarProcess, files: int
 ) -> None:
     store = JobStore.open(sidecar.url, lease=dt.timedelta(hours=5), max_attempts=3)
-    store.enqueue([make_ask(dt.date(2024, 3, 1))], now=dt.datetime.now(dt.UTC))
+    store.enqueue([wanted(dt.date(2024, 3, 1))], now=dt.datetime.now(dt.UTC))
     before = megabytes(sidecar)
     ended = threading.Event()
     with closing(store), ExitStack() as stack, JobsClient(sidecar.jobs, retries=0) as parser:

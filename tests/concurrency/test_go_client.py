@@ -7,8 +7,8 @@ from contextlib import closing
 from urllib.parse import quote
 
 import pytest
-from asks import make_ask
 from go_client import Answer, GoClient, Group, build, results
+from job_requests import wanted
 from sidecar_process import SidecarProcess
 from waiting import until
 
@@ -32,7 +32,7 @@ def opened(sidecar: SidecarProcess) -> JobStore:
 
 
 def enqueue(store: JobStore, count: int, **changed: object) -> None:
-    asks = [make_ask(FIRST_DATE + dt.timedelta(days=i), **changed) for i in range(count)]
+    asks = [wanted(FIRST_DATE + dt.timedelta(days=i), **changed) for i in range(count)]
     store.enqueue(asks, now=dt.datetime.now(dt.UTC))
 
 

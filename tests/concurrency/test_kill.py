@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from urllib.parse import urlencode
 
 import pytest
-from asks import make_ask
+from job_requests import wanted
 from sidecar_process import SidecarProcess
 from sqlalchemy import select
 
@@ -189,7 +189,7 @@ async def load_and_kill(parsers: list[Parser], sidecar: SidecarProcess, seconds:
 
 def enqueue(url: str, first: int, count: int) -> None:
     """Ask for that many jobs, of dates that were not asked for yet."""
-    asks = [make_ask(FIRST_DATE + dt.timedelta(days=first + i)) for i in range(count)]
+    asks = [wanted(FIRST_DATE + dt.timedelta(days=first + i)) for i in range(count)]
     store = JobStore.open(url, lease=dt.timedelta(hours=5), max_attempts=MAX_ATTEMPTS)
     with closing(store):
         store.enqueue(asks, now=dt.datetime.now(dt.UTC))
@@ -208,9 +208,9 @@ def compare(url: str, ledger: Ledger, enqueued: int) -> Comparison:
     found = Comparison(doubled=[f"{job_id}: handed out twice" for job_id in ledger.handed_twice])
     engine = open_engine(url)
     c, e = schema.jobs.c, schema.events.c
-    wanted = (c.key, c.attempt, c.state, c.detail, c.updated, c.parsed)
+    columns = (c.key, c.attempt, c.state, c.detail, c.updated, c.parsed)
     with engine.connect() as connection:
-        jobs = {row.key: row for row in connection.execute(select(*wanted))}
+        jobs = {row.key: row for row in connection.execute(select(*columns))}
         # Read after the jobs: PostgreSQL may still be at a call that was cut off.
         told = Counter(
             (row.key, row.attempt, row.state)

@@ -14,8 +14,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-from asks import make_ask
 from go_client import Answers, Group, build, results
+from job_requests import wanted
 from postgres import postgresql
 from service_proxy import Service, service
 from sidecar_process import SidecarProcess
@@ -79,7 +79,7 @@ def test_rolled_under_load_no_call_is_lost(
     old, new = sidecars[:2], sidecars[2:]
     store = JobStore.open(url, lease=dt.timedelta(hours=5), max_attempts=3)
     with closing(store), service(old[0].port, old[1].port) as front:
-        asks = [make_ask(FIRST_DATE + dt.timedelta(days=i)) for i in range(NEXTS + CONNECTIONS)]
+        asks = [wanted(FIRST_DATE + dt.timedelta(days=i)) for i in range(NEXTS + CONNECTIONS)]
         store.enqueue(asks, now=dt.datetime.now(dt.UTC))
         held = [job.id for job in store.lease(CONNECTIONS, now=dt.datetime.now(dt.UTC))]
         base = f"{front.url}/v2/job"

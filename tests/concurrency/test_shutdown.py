@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from urllib.parse import urlencode
 
 import pytest
-from asks import make_ask
+from job_requests import wanted
 from sidecar_process import SidecarProcess
 from sqlalchemy import Connection, text
 
@@ -27,7 +27,7 @@ JOBS = 400
 
 def enqueue(url: str, count: int) -> None:
     first = dt.date(2000, 1, 1)
-    asks = [make_ask(first + dt.timedelta(days=i)) for i in range(count)]
+    asks = [wanted(first + dt.timedelta(days=i)) for i in range(count)]
     with opened(url) as store:
         store.enqueue(asks, now=dt.datetime.now(dt.UTC))
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from asks import make_ask
+from job_requests import wanted
 
 from gardener_api.config import GardenerConfig
 from gardener_api.server.app import Ports, run
@@ -40,7 +40,7 @@ class Sidecar:
 
     def ask(self, day: int = 1, **changed: Any) -> None:
         """Put a job of March 2024 into the queue."""
-        wish = make_ask(dt.date(2024, 3, day), **changed)
+        wish = wanted(dt.date(2024, 3, day), **changed)
         self.store.enqueue([wish], now=self.now)
 
     def request(

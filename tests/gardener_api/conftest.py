@@ -5,18 +5,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import asks
+import job_requests
 import pytest
 from postgres import empty_database, postgresql
 
 from gardener_api.config import GardenerConfig
-from gardener_api.jobs.job import Ask, JobKey
+from gardener_api.jobs.job import JobKey, JobRequest
 from gardener_api.store.store import JobStore
 
 NOW = dt.datetime(2024, 3, 2, 10, 30, tzinfo=dt.UTC)
 
 MakeKey = Callable[..., JobKey]
-MakeAsk = Callable[..., Ask]
+Wanted = Callable[..., JobRequest]
 OpenStore = Callable[..., JobStore]
 
 
@@ -31,18 +31,18 @@ def make_key() -> MakeKey:
     """Makes a key of ndt7, of a day of March 2024."""
 
     def make(day: int = 1, datatype: str = "ndt7") -> JobKey:
-        return asks.make_key(dt.date(2024, 3, 1) + dt.timedelta(days=day - 1), datatype)
+        return job_requests.make_key(dt.date(2024, 3, 1) + dt.timedelta(days=day - 1), datatype)
 
     return make
 
 
 @pytest.fixture
-def make_ask() -> MakeAsk:
-    """Makes an ask for ndt7, of a day of March 2024."""
+def wanted() -> Wanted:
+    """Makes a request for ndt7, of a day of March 2024."""
 
-    def make(day: int = 1, requester: str = "run:a", **changed: Any) -> Ask:
+    def make(day: int = 1, requester: str = "run:a", **changed: Any) -> JobRequest:
         date = dt.date(2024, 3, 1) + dt.timedelta(days=day - 1)
-        return asks.make_ask(date, requester=requester, **changed)
+        return job_requests.wanted(date, requester=requester, **changed)
 
     return make
 

@@ -14,13 +14,13 @@ from starlette.testclient import TestClient
 
 from gardener_api.archive import ArchiveError, list_archives
 from gardener_api.config import GardenerConfig
-from gardener_api.jobs.job import TABLE_STATES, Ask, Job, JobKey, JobState, Priority
+from gardener_api.jobs.job import TABLE_STATES, Job, JobKey, JobRequest, JobState, Priority
 from gardener_api.jobs.parser_calls import BadState, Error, Gone, Heartbeat, Update
 from gardener_api.status.pages import create_status_app
 from gardener_api.store.schema import StoreError
 from gardener_api.store.store import JobStore
 
-MakeAsk = Callable[..., Ask]
+Wanted = Callable[..., JobRequest]
 MakeKey = Callable[..., JobKey]
 OpenStore = Callable[..., JobStore]
 
@@ -29,9 +29,9 @@ LEASE = 5 * HOUR
 
 
 @pytest.fixture
-def leased(store: JobStore, make_ask: MakeAsk, now: dt.datetime) -> Job:
+def leased(store: JobStore, wanted: Wanted, now: dt.datetime) -> Job:
     """A job that a parser has."""
-    store.enqueue([make_ask()], now=now)
+    store.enqueue([wanted()], now=now)
     [job] = store.lease(1, parser="10.0.0.7", now=now)
     return job
 
@@ -88,9 +88,9 @@ class TestD01:
 
 class TestD02:
     def test_d02_a_daily_job_whose_parser_dies_right_after_next_comes_back(
-        self, store: JobStore, make_ask: MakeAsk, now: dt.datetime
+        self, store: JobStore, wanted: Wanted, now: dt.datetime
     ) -> None:
-        store.enqueue([make_ask(priority=Priority.DAILY, daily=True)], now=now)
+        store.enqueue([wanted(priority=Priority.DAILY, daily=True)], now=now)
         [first] = store.lease(1, now=now)
         assert store.lease(1, now=now) == []
         store.expire(now=now + LEASE)
@@ -98,9 +98,9 @@ class TestD02:
         assert (second.number, second.attempt, second.daily) == (first.number, 2, True)
 
     def test_d02_nothing_but_handing_out_takes_a_job_from_the_queue(
-        self, store: JobStore, make_ask: MakeAsk, make_key: MakeKey, now: dt.datetime
+        self, store: JobStore, wanted: Wanted, make_key: MakeKey, now: dt.datetime
     ) -> None:
-        [job] = store.enqueue([make_ask()], now=now)
+        [job] = store.enqueue([wanted()], now=now)
         store.apply([Heartbeat(job.id), Error(job.id, "x"), Update(job.id, "parsing")], now=now)
         store.stage(make_key(), JobState.LOADING, run_id="t", now=now)
         store.fail_stage(make_key(), "x", run_id="t", number=job.number, now=now)
@@ -138,11 +138,11 @@ class TestD03:
 def test_d04_a_restart_changes_nothing(
     store: JobStore,
     open_store: OpenStore,
-    make_ask: MakeAsk,
+    wanted: Wanted,
     make_key: MakeKey,
     now: dt.datetime,
 ) -> None:
-    asks = [make_ask(day, priority=Priority.DAILY, daily=True) for day in range(1, 6)]
+    asks = [wanted(day, priority=Priority.DAILY, daily=True) for day in range(1, 6)]
     store.enqueue(asks, now=now)
     one, two, three, _ = store.lease(4, now=now)
     store.apply(
@@ -213,10 +213,10 @@ class TestD06:
 
 
 def test_d07_a_heartbeat_cannot_undo_an_update(
-    open_store: OpenStore, make_ask: MakeAsk, now: dt.datetime
+    open_store: OpenStore, wanted: Wanted, now: dt.datetime
 ) -> None:
     first, second = open_store(), open_store()
-    first.enqueue([make_ask(day) for day in range(1, 21)], now=now)
+    first.enqueue([wanted(day) for day in range(1, 21)], now=now)
     jobs = first.lease(20, now=now)
     ended = threading.Event()
     beats = 0
@@ -247,10 +247,10 @@ def test_d07_a_heartbeat_cannot_undo_an_update(
 
 
 def test_d08_retries_end_with_the_last_error(
-    open_store: OpenStore, make_ask: MakeAsk, now: dt.datetime
+    open_store: OpenStore, wanted: Wanted, now: dt.datetime
 ) -> None:
     store = open_store(max_attempts=4)
-    [job] = store.enqueue([make_ask()], now=now)
+    [job] = store.enqueue([wanted()], now=now)
     attempts = 0
     while leased := store.lease(1, now=now):
         attempts += 1
@@ -312,10 +312,10 @@ def test_d18_the_status_page_shows_no_environment(
 
 
 def test_d19_daily_is_fixed_when_the_job_is_made(
-    store: JobStore, make_ask: MakeAsk, make_key: MakeKey, config: GardenerConfig, now: dt.datetime
+    store: JobStore, wanted: Wanted, make_key: MakeKey, config: GardenerConfig, now: dt.datetime
 ) -> None:
-    store.enqueue([make_ask(1, daily=True), make_ask(2, daily=False)], now=now)
-    store.enqueue([make_ask(1, requester="b", daily=False), make_ask(2, daily=True)], now=now)
+    store.enqueue([wanted(1, daily=True), wanted(2, daily=False)], now=now)
+    store.enqueue([wanted(1, requester="b", daily=False), wanted(2, daily=True)], now=now)
     later = now + dt.timedelta(days=3)
     for job in store.lease(2, now=later - HOUR):
         store.apply([Update(job.id, "postProcessing")], now=later)

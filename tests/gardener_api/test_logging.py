@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from gardener_api import logging as logs
-from gardener_api.jobs.job import Ask, JobKey, JobState
+from gardener_api.jobs.job import JobKey, JobRequest, JobState
 from gardener_api.jobs.parser_calls import Error, Heartbeat, Next, Update
 from gardener_api.store.store import JobStore
 
-MakeAsk = Callable[..., Ask]
+Wanted = Callable[..., JobRequest]
 MakeKey = Callable[..., JobKey]
 Lines = Callable[[], list[str]]
 
@@ -65,12 +65,12 @@ def told(logging_as: Callable[[bool], Lines]) -> Callable[[], list[dict[str, Any
 def test_a_line_for_each_thing_that_happens_to_a_job(
     told: Callable[[], list[dict[str, Any]]],
     store: JobStore,
-    make_ask: MakeAsk,
+    wanted: Wanted,
     make_key: MakeKey,
     now: dt.datetime,
 ) -> None:
     told()
-    store.enqueue([make_ask()], now=now)
+    store.enqueue([wanted()], now=now)
     assert told() == [{"level": "info", "event": "queued", "job": KEY}]
     second = dt.timedelta(seconds=1)
     [job] = store.lease(1, parser="10.0.0.7", now=now + second)
@@ -120,9 +120,9 @@ def test_a_line_for_each_thing_that_happens_to_a_job(
 
 
 def test_a_withdrawn_job(
-    told: Callable[[], list[dict[str, Any]]], store: JobStore, make_ask: MakeAsk, now: dt.datetime
+    told: Callable[[], list[dict[str, Any]]], store: JobStore, wanted: Wanted, now: dt.datetime
 ) -> None:
-    store.enqueue([make_ask()], now=now)
+    store.enqueue([wanted()], now=now)
     told()
     store.withdraw("a", by="x", now=now)
     [withdrawn] = told()
@@ -132,11 +132,11 @@ def test_a_withdrawn_job(
 def test_what_was_rolled_back_is_not_told(
     told: Callable[[], list[dict[str, Any]]],
     store: JobStore,
-    make_ask: MakeAsk,
+    wanted: Wanted,
     now: dt.datetime,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    store.enqueue([make_ask()], now=now)
+    store.enqueue([wanted()], now=now)
     told()
 
     def fail(*_: object) -> None:
@@ -152,11 +152,11 @@ def test_what_was_rolled_back_is_not_told(
 def test_no_detail_makes_a_line(
     logging_as: Callable[[bool], Lines],
     store: JobStore,
-    make_ask: MakeAsk,
+    wanted: Wanted,
     now: dt.datetime,
     as_json: bool,
 ) -> None:
-    store.enqueue([make_ask()], now=now)
+    store.enqueue([wanted()], now=now)
     [job] = store.lease(1, parser=EVIL, now=now)
     lines = logging_as(as_json)
     store.apply([Update(job.id, "parsing", EVIL), Heartbeat(EVIL), Error(job.id, EVIL)], now=now)

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
-import asks
 import dagster as dg
+import job_requests
 import psycopg
 import pytest
 import yaml
@@ -67,7 +67,7 @@ def use_dagster(instance: dg.DagsterInstance) -> None:
 
 
 def use_store(store: JobStore) -> None:
-    [job] = store.enqueue([asks.make_ask(dt.date(2024, 3, 1), requester="run:a")], now=NOW)
+    [job] = store.enqueue([job_requests.wanted(dt.date(2024, 3, 1), requester="run:a")], now=NOW)
     assert [leased.number for leased in store.lease(1, now=NOW)] == [job.number]
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import yaml
-from asks import ask_for
+from job_requests import request_for
 from prometheus import program
 from sidecar_process import SidecarProcess
 from waiting import until
@@ -159,7 +159,7 @@ def run_job(store: JobStore, datatype: str, day: int, error: str = "") -> None:
     """Take a daily job through its life; with an error it fails in its tables."""
     now = dt.datetime.now(dt.UTC)
     key = JobKey(bucket=BUCKET, experiment="ndt", datatype=datatype, date=dt.date(2024, 3, day))
-    ask = ask_for(key, priority=Priority.DAILY, daily=True, join=None)
+    ask = request_for(key, priority=Priority.DAILY, daily=True, join=None)
     store.enqueue([ask], now=now)
     [job] = store.lease(1, now=now)
     store.apply([Update(job.id, "postProcessing")], now=now)
@@ -175,7 +175,7 @@ def hand_out(url: str, *, day: int, now: dt.datetime) -> None:
     lease = dt.timedelta(hours=5)
     key = JobKey(bucket=BUCKET, experiment="ndt", datatype="ndt7", date=dt.date(2024, 3, day))
     with closing(JobStore.open(url, lease=lease, max_attempts=3, observed=True)) as store:
-        store.enqueue([ask_for(key)], now=now)
+        store.enqueue([request_for(key)], now=now)
         [_] = store.lease(1, now=now)
 
 

@@ -17,10 +17,10 @@ from pathlib import Path
 import dagster as dg
 import daily_schedule
 import pytest
-from asks import ask_for
 from dagster import DagsterRunStatus, RunsFilter
 from dagster_instance import instance_at
 from dagster_ui import DagsterUI
+from job_requests import request_for
 from renewing import renewing
 from stack_client import StackClient
 from waiting import until
@@ -116,7 +116,7 @@ class Teller:
         last = MISSED[0] - ONE_DAY
         for source in self.stack.config.sources:
             key = job_key(source, last)
-            wish = ask_for(
+            wish = request_for(
                 key,
                 requester="then",
                 run_id="then",

@@ -8,8 +8,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from asks import ask_for
 from gate import Gate, gate
+from job_requests import request_for
 from stack_client import StackClient
 from waiting import until
 
@@ -26,7 +26,7 @@ DATES = (AFTER_NEXT, IN_THE_MIDDLE, COMES_BACK)
 def ask(stack: StackClient, source_name: str, date: dt.date) -> JobKey:
     source = stack.config.source(source_name)
     key = job_key(source, date)
-    wish = ask_for(
+    wish = request_for(
         key,
         requester="test",
         run_id="test",

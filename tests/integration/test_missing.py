@@ -31,7 +31,7 @@ DATES = tuple(FIRST + dt.timedelta(days=i) for i in range(60))
 SOURCE = "ndt/annotation2"
 WITHOUT_JOIN = "\n".join(line for line in CONFIG.splitlines() if "ndt7" not in line)
 PARSED_AT_CUT, MADE_AT_CUT = 16, 8
-PATIENCE_SECONDS = 400.0
+TIMEOUT_SECONDS = 400.0
 pytestmark = pytest.mark.timeout(1200)  # 60 dates, on whatever machine
 _CANCEL = """
 mutation Cancel($id: String!) {
@@ -81,7 +81,7 @@ def cut(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cut]:
         until(
             lambda: len(made(jobs(stack))) >= MADE_AT_CUT,
             "the backfill does not get on",
-            PATIENCE_SECONDS,
+            TIMEOUT_SECONDS,
         )
         stack.processes.kill_all()
     with started(replace(settings, workers=0)) as stack:
@@ -93,7 +93,7 @@ def cut(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cut]:
         until(
             lambda: is_still(stack, backfill_id),
             "the backfill is not cancelled",
-            PATIENCE_SECONDS,
+            TIMEOUT_SECONDS,
             pause=3.0,
         )
         cancelled = jobs(stack)

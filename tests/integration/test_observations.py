@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import asks
+import job_requests
 import pytest
 import requests
 from dagster import AssetKey, AssetRecordsFilter, DagsterInstance
@@ -106,7 +106,7 @@ def test_observations_of_a_time_when_the_webserver_was_down_arrive_in_order(
     webserver: Webserver, sidecar: SidecarProcess
 ) -> None:
     store = JobStore.open(sidecar.url, lease=dt.timedelta(seconds=2), max_attempts=3)
-    store.enqueue([asks.make_ask(dt.date(2024, 3, day)) for day in (1, 2)], now=utc_now())
+    store.enqueue([job_requests.wanted(dt.date(2024, 3, day)) for day in (1, 2)], now=utc_now())
     store.close()
     client = JobsClient(sidecar.jobs)
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import dagster as dg
 import requests
-from asks import ask_for
 from dagster import DagsterEventType
 from google.cloud import storage
+from job_requests import request_for
 from simulated import Parser, Put
 
 from gardener_api.config import GardenerConfig
@@ -65,7 +65,7 @@ class Chain:
         """What the store and the buckets hold after a parse of these rows."""
         source = self.config.source(name)
         key = job_key(source, date)
-        wish = ask_for(key, requester=f"r{len(rows)}{archives}", run_id="r", archives=archives)
+        wish = request_for(key, requester=f"r{len(rows)}{archives}", run_id="r", archives=archives)
         [job] = self.store.enqueue([wish], now=dt.datetime.now(dt.UTC))
         for archive in {r["parser"]["ArchiveURL"].rsplit("/", 1)[1] for r in rows}:
             self._put(date, source.datatype, archive)

@@ -12,7 +12,7 @@ import pytest
 from postgres import START_SECONDS, Server, await_answer, free_port
 
 SETTINGS = Path(__file__).parent.parent.parent / "deploy/pgbouncer.ini"
-PASSWORD = "secret"  # noqa: S105 - of the tests
+PASSWORD = "secret"
 
 
 @contextlib.contextmanager
@@ -27,11 +27,13 @@ def pgbouncer(server: Server) -> Iterator[tuple[str, int]]:
     settings = configparser.ConfigParser(interpolation=None)
     settings.read(SETTINGS)
     settings["databases"] = {"*": f"host={server.folder} port={server.port}"}
-    settings["pgbouncer"] |= {
-        "listen_port": str(port),
-        "auth_file": str(folder / "userlist.txt"),
-        "unix_socket_dir": "",
-    }
+    settings["pgbouncer"].update(
+        {
+            "listen_port": str(port),
+            "auth_file": str(folder / "userlist.txt"),
+            "unix_socket_dir": "",
+        }
+    )
     with (folder / "pgbouncer.ini").open("w") as file:
         settings.write(file)
     if server.user:

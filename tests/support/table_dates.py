@@ -4,8 +4,8 @@ import datetime as dt
 from collections.abc import Callable
 
 import dagster as dg
-from asks import ask_for
 from fake_warehouse import FakeTables
+from job_requests import request_for
 from simulated import Parser
 
 from gardener_api.config import GardenerConfig
@@ -43,7 +43,7 @@ class Dates:
         parser = Parser(self.store)
         for n in numbers:
             key = job_key(self.config.source(NDT7), day(n))
-            ask = ask_for(key, requester=f"r{len(self.tables.log)}", archives=1)
+            ask = request_for(key, requester=f"r{len(self.tables.log)}", archives=1)
             self.store.enqueue([ask], now=dt.datetime.now(dt.UTC))
             [leased] = self.store.lease(1, now=dt.datetime.now(dt.UTC))
             parser.finish(leased)

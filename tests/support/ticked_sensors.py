@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import dagster as dg
-from asks import ask_for
 from dagster import DagsterRunStatus
 from dagster._core.definitions.selector import (
     PartitionRangeSelector,
@@ -14,6 +13,7 @@ from dagster._core.definitions.selector import (
 )
 from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
 from dagster._core.utils import make_new_backfill_id
+from job_requests import request_for
 from simulated import Parser
 
 from gardener_api.config import GardenerConfig
@@ -111,7 +111,7 @@ class Gardener:
     def ask(self, name: str, date: dt.date = DAY, requester: str = "r", **changed: Any) -> Job:
         source = self.config.source(name)
         wanted: dict[str, Any] = {"run_id": requester, "join": "", "archives": 1} | changed
-        wish = ask_for(job_key(source, date), requester=requester, **wanted)
+        wish = request_for(job_key(source, date), requester=requester, **wanted)
         [job] = self.store.enqueue([wish], now=NOW)
         return job
 

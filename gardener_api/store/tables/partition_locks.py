@@ -69,6 +69,8 @@ class PartitionLocks:
 
     def release(self, table: str, date: dt.date, *, run_id: str) -> None:
         """Release a lock; nothing happens where another run has it."""
-        mine = delete(schema.partition_locks).where(_l.table == table, _l.date == date, _l.run_id == run_id)
+        mine = delete(schema.partition_locks).where(
+            _l.table == table, _l.date == date, _l.run_id == run_id
+        )
         with self._writer.begin() as connection:
             connection.execute(mine)

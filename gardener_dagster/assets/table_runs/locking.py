@@ -176,7 +176,12 @@ class PartitionLock:
 
 @contextmanager
 def partition_lock(
-    locks: PartitionLocks, table: str, date: dt.date, watch: RunWatch, *, warn: Callable[[str], None]
+    locks: PartitionLocks,
+    table: str,
+    date: dt.date,
+    watch: RunWatch,
+    *,
+    warn: Callable[[str], None],
 ) -> Iterator[PartitionLock]:
     """Hold a partition for the run while the body works on it.
 

@@ -1,6 +1,7 @@
 """What the sensors read of Dagster's runs: which partitions they make, and what became of them."""
 
 import datetime as dt
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import dagster as dg
@@ -14,7 +15,7 @@ SENSOR_TAG = "dagster/sensor_name"
 AUTO_RETRY_TAG = "dagster/auto_retry_run_id"
 """Set by Dagster on a run that it has retried: the run that repeats it."""
 
-RETRY_PATIENCE = dt.timedelta(minutes=10)
+RETRY_TIMEOUT = dt.timedelta(minutes=10)
 """How long a failed run may wait for the retry that Dagster announced. It takes seconds; where it
 never comes, since the daemon could not launch it, the run is lost."""
 
@@ -30,9 +31,19 @@ def unended_runs(instance: dg.DagsterInstance) -> Sequence[dg.DagsterRun]:
     return instance.get_runs(RunsFilter(statuses=NOT_ENDED))
 
 
-def started_by(runs: Iterable[dg.DagsterRun], sensor: str) -> int:
-    """Count the runs that a sensor started."""
-    return sum(run.tags.get(SENSOR_TAG) == sensor for run in runs)
+def started_by(
+    runs: Iterable[dg.DagsterRun], sensor: str, names: Mapping[dg.AssetKey, str]
+) -> Counter[str]:
+    """Count the runs that a sensor started, by what they make.
+
+    Args:
+        runs: Runs, started by anybody.
+        sensor: The sensor.
+        names: What to call the assets; others are left out.
+    """
+    theirs = [run for run in runs if run.tags.get(SENSOR_TAG) == sensor]
+    made = (key for run in theirs for key in run.asset_selection or ())
+    return Counter(names[key] for key in made if key in names)
 
 
 def covered(
@@ -90,7 +101,7 @@ class RunFates:
         backfill = run.tags.get(BACKFILL_TAG)
         if backfill and self.backfill(backfill) is not BackfillState.REQUESTED:
             return False  # Dagster announces the retry all the same
-        return self._now - record.update_timestamp.replace(tzinfo=dt.UTC) < RETRY_PATIENCE
+        return self._now - record.update_timestamp.replace(tzinfo=dt.UTC) < RETRY_TIMEOUT
 
     def backfill(self, backfill_id: str) -> BackfillState:
         """Return the state of a backfill."""

@@ -48,9 +48,10 @@ class DueJoins:
         self._fates = RunFates(context.instance, now=now)
 
     @property
-    def unended(self) -> int:
-        """How many runs of the sensor have not ended."""
-        return started_by(self._unended, "joins")
+    def unended(self) -> Mapping[str, int]:
+        """How many runs of the sensor have not ended, by source."""
+        names = {key: s.name for s in self._config.sources if (key := joined_key(s))}
+        return started_by(self._unended, "joins", names)
 
     def to_start(self, source: Source) -> list[due_joins.JoinRun]:
         """Return the joins of one source to start now."""

@@ -114,7 +114,7 @@ class ParsedTables:
             self._config,
             due,
             open_jobs=open_jobs,
-            unended=started_by(unended, "parsed_jobs"),
+            unended=started_by(unended, "parsed_jobs", self._raw_names),
             now=self._now,
         )
         return [self._with_joins(run, open_jobs) for run in start]

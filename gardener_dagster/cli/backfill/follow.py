@@ -10,7 +10,7 @@ from gardener_api.store.store import JobStore
 from gardener_dagster.cli.date_states import day_facts
 from gardener_dagster.dagster_client import UNFINISHED, DagsterClient
 
-LOOK_SECONDS = 1.0
+POLL_SECONDS = 1.0
 
 Echo = Callable[[str], object]
 Asked = tuple[Sequence[Source], Sequence[dt.date]]
@@ -42,7 +42,7 @@ def follow_backfills(
 def _ended(dagster: DagsterClient, backfill: str) -> str:
     status = "REQUESTED"
     while status in UNFINISHED:
-        time.sleep(LOOK_SECONDS)
+        time.sleep(POLL_SECONDS)
         status = dagster.backfill_status(backfill)
     return status
 
@@ -61,4 +61,4 @@ def _dates_end(store: JobStore, asked: Iterable[Asked], *, echo: Echo) -> bool:
                 echo(str(fact))
         if len(told) == len(facts):
             return good
-        time.sleep(LOOK_SECONDS)
+        time.sleep(POLL_SECONDS)

@@ -32,7 +32,7 @@ from gardener_dagster.local.stack.processes import Part, Processes, terminating
 from gardener_dagster.planning.daily import newest_due
 from gardener_dagster.planning.due_tables import job_key
 
-LOOK_SECONDS = 0.5
+POLL_SECONDS = 0.5
 
 
 def run_demo(
@@ -178,7 +178,7 @@ class _Demo:
                 live.update(report.progress_table(sources, self.days, jobs, now=now))
                 if self._ended(store, jobs, dagster, backfill):
                     break
-                time.sleep(LOOK_SECONDS)
+                time.sleep(POLL_SECONDS)
         self.console.print(report.progress_table(sources, self.days, jobs, now=now))
 
     def _jobs(self, store: JobStore) -> dict[tuple[str, dt.date], Job | None]:
@@ -269,6 +269,6 @@ def _stay(processes: Processes) -> None:
     try:
         while True:
             processes.check()
-            time.sleep(LOOK_SECONDS)
+            time.sleep(POLL_SECONDS)
     except KeyboardInterrupt:
         return

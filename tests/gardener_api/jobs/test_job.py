@@ -11,20 +11,20 @@ from gardener_api.jobs.job import (
     PARSING_STATES,
     TABLE_STATES,
     TRANSITIONS,
-    Ask,
     Job,
     JobKey,
+    JobRequest,
     JobState,
     Priority,
     TransitionError,
 )
 
-MakeAsk = Callable[..., Ask]
+Wanted = Callable[..., JobRequest]
 
 
 @pytest.fixture
-def job(make_ask: MakeAsk, now: dt.datetime) -> Job:
-    return jobs.new_job(make_ask(), 1, now=now)
+def job(wanted: Wanted, now: dt.datetime) -> Job:
+    return jobs.new_job(wanted(), 1, now=now)
 
 
 class TestKey:

@@ -4,15 +4,15 @@ from dataclasses import replace
 
 import pytest
 
-from gardener_api.jobs.job import TABLE_STATES, Ask, Change, Job, JobKey, JobState, new_job
+from gardener_api.jobs.job import TABLE_STATES, Change, Job, JobKey, JobRequest, JobState, new_job
 from gardener_api.jobs.parser_calls import (
     BadState,
     Error,
     Gone,
     Heartbeat,
+    LeasePolicy,
     Next,
     Report,
-    Terms,
     Update,
     apply_report,
     expire_lease,
@@ -20,18 +20,18 @@ from gardener_api.jobs.parser_calls import (
 )
 from gardener_api.store.store import JobStore
 
-MakeAsk = Callable[..., Ask]
+Wanted = Callable[..., JobRequest]
 HOUR = dt.timedelta(hours=1)
-TERMS = Terms(lease=5 * HOUR, max_attempts=2)
+POLICY = LeasePolicy(lease=5 * HOUR, max_attempts=2)
 
 
 @pytest.fixture
-def leased(make_ask: MakeAsk, now: dt.datetime) -> Job:
-    return hand_out(new_job(make_ask(), 1, now=now), Next("10.0.0.7"), terms=TERMS, now=now).job
+def leased(wanted: Wanted, now: dt.datetime) -> Job:
+    return hand_out(new_job(wanted(), 1, now=now), Next("10.0.0.7"), policy=POLICY, now=now).job
 
 
 def done(job: Job, call: Report, now: dt.datetime) -> Change:
-    outcome = apply_report(job, call, terms=TERMS, now=now)
+    outcome = apply_report(job, call, policy=POLICY, now=now)
     assert isinstance(outcome, Change)
     return outcome
 
@@ -80,7 +80,7 @@ class TestUpdate:
         assert done(later, Update(parsed.id, "postProcessing", "again"), now).job is later
 
     def test_parsing_after_post_processing(self, parsed: Job, now: dt.datetime) -> None:
-        outcome = apply_report(parsed, Update(parsed.id, "parsing", ""), terms=TERMS, now=now)
+        outcome = apply_report(parsed, Update(parsed.id, "parsing", ""), policy=POLICY, now=now)
         assert outcome == BadState(
             parsed.id, "parsing", "expected postProcessing, which was said already"
         )
@@ -89,7 +89,7 @@ class TestUpdate:
         "state", ["queued", "init", "loading", "complete", "failed", "parseError", "Parsing", "x"]
     )
     def test_other_states(self, leased: Job, now: dt.datetime, state: str) -> None:
-        outcome = apply_report(leased, Update(leased.id, state, ""), terms=TERMS, now=now)
+        outcome = apply_report(leased, Update(leased.id, state, ""), policy=POLICY, now=now)
         assert outcome == BadState(leased.id, state, "expected parsing or postProcessing")
 
 
@@ -131,32 +131,32 @@ class TestError:
         assert job.ended == now
 
     def test_not_after_the_parse(self, parsed: Job, now: dt.datetime) -> None:
-        outcome = apply_report(parsed, Error(parsed.id, "no disk"), terms=TERMS, now=now)
+        outcome = apply_report(parsed, Error(parsed.id, "no disk"), policy=POLICY, now=now)
         assert outcome == Gone(parsed.id)
 
 
 class TestGone:
     @pytest.mark.parametrize("call", [Update("x", "parsing"), Heartbeat("x"), Error("x", "e")])
     def test_unknown(self, call: Report, now: dt.datetime) -> None:
-        assert apply_report(None, call, terms=TERMS, now=now) == Gone("x")
+        assert apply_report(None, call, policy=POLICY, now=now) == Gone("x")
 
     def test_a_state_that_is_none_of_an_unknown_job(self, now: dt.datetime) -> None:
-        assert apply_report(None, Update("x", "y"), terms=TERMS, now=now) == Gone("x")
+        assert apply_report(None, Update("x", "y"), policy=POLICY, now=now) == Gone("x")
 
-    def test_not_handed_out(self, make_ask: MakeAsk, now: dt.datetime) -> None:
-        for job in (new_job(make_ask(), 1, now=now), new_job(make_ask(archives=0), 1, now=now)):
-            assert apply_report(job, Heartbeat(job.id), terms=TERMS, now=now) == Gone(job.id)
+    def test_not_handed_out(self, wanted: Wanted, now: dt.datetime) -> None:
+        for job in (new_job(wanted(), 1, now=now), new_job(wanted(archives=0), 1, now=now)):
+            assert apply_report(job, Heartbeat(job.id), policy=POLICY, now=now) == Gone(job.id)
 
     def test_failed_parse(self, leased: Job, now: dt.datetime) -> None:
         failed = done(replace(leased, attempt=2), Error(leased.id, "x"), now).job
         for call in (Heartbeat("x"), Update("x", "postProcessing"), Error("x", "again")):
-            assert apply_report(failed, call, terms=TERMS, now=now) == Gone("x")
+            assert apply_report(failed, call, policy=POLICY, now=now) == Gone("x")
 
 
 class TestExpire:
     def test_says_who_when_and_which_attempt(self, leased: Job, now: dt.datetime) -> None:
         parsing = done(leased, Update(leased.id, "parsing", "a.tgz"), now).job
-        change = expire_lease(parsing, terms=TERMS, now=now + 6 * HOUR)
+        change = expire_lease(parsing, policy=POLICY, now=now + 6 * HOUR)
         assert change.job.state is JobState.QUEUED
         assert change.job.error == (
             "lease ended: parser 10.0.0.7 was silent for more than 5:00:00 in attempt 1 of 2;"
@@ -165,7 +165,7 @@ class TestExpire:
         assert [e.state for e in change.events] == ["leaseExpired", "queued"]
 
     def test_the_last_one_fails_the_job(self, leased: Job, now: dt.datetime) -> None:
-        change = expire_lease(replace(leased, attempt=2), terms=TERMS, now=now)
+        change = expire_lease(replace(leased, attempt=2), policy=POLICY, now=now)
         assert (change.job.state, change.job.failed_in) == (JobState.FAILED, JobState.INIT)
         assert "attempt 2 of 2" in change.job.error
 
@@ -183,13 +183,13 @@ class TestExpire:
 def test_an_id_that_no_database_keeps_is_never_that_of_another_job(
     store: JobStore,
     make_key: Callable[..., JobKey],
-    make_ask: MakeAsk,
+    wanted: Wanted,
     now: dt.datetime,
     call: Callable[[str], Report],
     bucket: str,
     other: str | None,
 ) -> None:
-    store.enqueue([make_ask(key=replace(make_key(), bucket=bucket))], now=now)
+    store.enqueue([wanted(key=replace(make_key(), bucket=bucket))], now=now)
     [job] = store.lease(1, now=now)
     assert len(job.id) <= 1000
     wrong = job.id.replace(bucket, other) if other else job.id + "x"

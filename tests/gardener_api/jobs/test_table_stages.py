@@ -6,12 +6,20 @@ from dataclasses import replace
 
 import pytest
 
-from gardener_api.jobs.job import TABLE_STATES, Ask, Job, JobKey, JobState, TransitionError, new_job
+from gardener_api.jobs.job import (
+    TABLE_STATES,
+    Job,
+    JobKey,
+    JobRequest,
+    JobState,
+    TransitionError,
+    new_job,
+)
 from gardener_api.jobs.parser_calls import Update
 from gardener_api.jobs.table_stages import enter_stage
 from gardener_api.store.store import JobStore
 
-MakeAsk = Callable[..., Ask]
+Wanted = Callable[..., JobRequest]
 MakeKey = Callable[..., JobKey]
 
 HOUR = dt.timedelta(hours=1)
@@ -25,8 +33,8 @@ def done(store: JobStore, job: Job, now: dt.datetime) -> Job:
 
 class TestMoves:
     @pytest.fixture
-    def job(self, make_ask: MakeAsk, now: dt.datetime) -> Job:
-        return new_job(make_ask(), 1, now=now)
+    def job(self, wanted: Wanted, now: dt.datetime) -> Job:
+        return new_job(wanted(), 1, now=now)
 
     @pytest.fixture
     def parsed(self, job: Job, now: dt.datetime) -> Job:
@@ -97,9 +105,9 @@ class TestMoves:
 
 class TestInTheStore:
     def test_a_whole_life(
-        self, store: JobStore, make_ask: MakeAsk, make_key: MakeKey, now: dt.datetime
+        self, store: JobStore, wanted: Wanted, make_key: MakeKey, now: dt.datetime
     ) -> None:
-        store.enqueue([make_ask()], now=now)
+        store.enqueue([wanted()], now=now)
         [job] = store.lease(1, now=now)
         assert store.stage(make_key(), JobState.LOADING, run_id="t", now=now) is None
         done(store, job, now)
@@ -119,9 +127,9 @@ class TestInTheStore:
         ]
 
     def test_a_run_fails_its_stage(
-        self, store: JobStore, make_ask: MakeAsk, make_key: MakeKey, now: dt.datetime
+        self, store: JobStore, wanted: Wanted, make_key: MakeKey, now: dt.datetime
     ) -> None:
-        store.enqueue([make_ask(archives=0)], now=now)
+        store.enqueue([wanted(archives=0)], now=now)
         store.stage(make_key(), JobState.LOADING, run_id="t", now=now)
         assert store.fail_stage(make_key(), "x", run_id="another", now=now) is None
         failed = store.fail_stage(make_key(), "No such field: x", run_id="t", now=now)
@@ -134,9 +142,9 @@ class TestInTheStore:
         assert (again.state, again.failed_in, again.reopened) == (JobState.LOADING, None, True)
 
     def test_a_run_that_never_began_can_fail_only_its_own_job(
-        self, store: JobStore, make_ask: MakeAsk, make_key: MakeKey, now: dt.datetime
+        self, store: JobStore, wanted: Wanted, make_key: MakeKey, now: dt.datetime
     ) -> None:
-        [job] = store.enqueue([make_ask(archives=0)], now=now)
+        [job] = store.enqueue([wanted(archives=0)], now=now)
         assert store.fail_stage(make_key(), "x", run_id="t", now=now) is None
         assert store.fail_stage(make_key(), "x", run_id="t", number=99, now=now) is None
         failed = store.fail_stage(make_key(), "x", run_id="t", number=job.number, now=now)
@@ -144,13 +152,13 @@ class TestInTheStore:
         assert failed.failed_in is JobState.POST_PROCESSING
 
     def test_a_run_on_an_older_parse_does_not_take_a_newer_one(
-        self, store: JobStore, make_ask: MakeAsk, make_key: MakeKey, now: dt.datetime
+        self, store: JobStore, wanted: Wanted, make_key: MakeKey, now: dt.datetime
     ) -> None:
-        store.enqueue([make_ask(archives=0)], now=now)
+        store.enqueue([wanted(archives=0)], now=now)
         store.stage(make_key(), JobState.LOADING, run_id="t", now=now)
         store.stage(make_key(), JobState.COMPLETE, run_id="t", now=now)
         store.stage(make_key(), JobState.DEDUPLICATING, run_id="old", now=now)
-        [new] = store.enqueue([make_ask(archives=0, requester="run:b")], now=now)
+        [new] = store.enqueue([wanted(archives=0, requester="run:b")], now=now)
         for state in (JobState.COPYING, JobState.JOINING, JobState.COMPLETE):
             assert store.stage(make_key(), state, run_id="old", now=now) is None
         assert store.fail_stage(make_key(), "x", run_id="old", now=now) is None
@@ -161,9 +169,9 @@ class TestInTheStore:
         assert store.fail_stage(make_key(), "x", run_id="t", now=now) is None
 
     def test_stages_are_stages(
-        self, store: JobStore, make_ask: MakeAsk, make_key: MakeKey, now: dt.datetime
+        self, store: JobStore, wanted: Wanted, make_key: MakeKey, now: dt.datetime
     ) -> None:
-        store.enqueue([make_ask(archives=0)], now=now)
+        store.enqueue([wanted(archives=0)], now=now)
         with pytest.raises(TransitionError, match="queued is no stage"):
             store.stage(make_key(), JobState.QUEUED, run_id="t", now=now)
         store.stage(make_key(), JobState.LOADING, run_id="t", now=now)

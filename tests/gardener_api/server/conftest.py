@@ -8,11 +8,11 @@ from metric_samples import samples
 from scraping import scraped
 
 from gardener_api.config import GardenerConfig
-from gardener_api.jobs.job import Ask, JobKey, JobState
+from gardener_api.jobs.job import JobKey, JobRequest, JobState
 from gardener_api.jobs.parser_calls import Update
 from gardener_api.store.store import JobStore
 
-MakeAsk = Callable[..., Ask]
+Wanted = Callable[..., JobRequest]
 MakeKey = Callable[..., JobKey]
 Scrape = Callable[..., dict[str, dict[str, float]]]
 
@@ -28,11 +28,11 @@ def scrape(store: JobStore, config: GardenerConfig, now: dt.datetime) -> Scrape:
 
 
 @pytest.fixture
-def complete(store: JobStore, make_ask: MakeAsk) -> Callable[..., JobKey]:
+def complete(store: JobStore, wanted: Wanted) -> Callable[..., JobKey]:
     """Takes a job of ndt7 through its whole life, ten seconds in each state."""
 
     def complete_(day: int, now: dt.datetime, **asked: object) -> JobKey:
-        store.enqueue([make_ask(day, **asked)], now=now)
+        store.enqueue([wanted(day, **asked)], now=now)
         tick = dt.timedelta(seconds=10)
         [job] = store.lease(1, parser="10.0.0.7", now=(now := now + tick))
         for said in ("parsing", "postProcessing"):

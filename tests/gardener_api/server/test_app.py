@@ -17,13 +17,13 @@ from sidecar_process import SidecarProcess
 from sqlalchemy import text
 
 from gardener_api.client import JobsClient
-from gardener_api.jobs.job import Ask, JobState
+from gardener_api.jobs.job import JobRequest, JobState
 from gardener_api.store import schema
 from gardener_api.store.engine import open_engine, writing
 from gardener_api.store.migrate import prepare
 from gardener_api.store.store import JobStore
 
-MakeAsk = Callable[..., Ask]
+Wanted = Callable[..., JobRequest]
 OpenStore = Callable[..., JobStore]
 SECONDS = 60.0
 
@@ -65,8 +65,8 @@ def start(make: Start) -> Start:
     return start_
 
 
-def test_a_life(start: Start, store: JobStore, make_ask: MakeAsk, now: dt.datetime) -> None:
-    store.enqueue([make_ask()], now=now)
+def test_a_life(start: Start, store: JobStore, wanted: Wanted, now: dt.datetime) -> None:
+    store.enqueue([wanted()], now=now)
     process = start()
     assert requests.get(f"{process.jobs}/alive", timeout=SECONDS).text == "alive\n"
     assert requests.get(f"{process.jobs}/ready", timeout=SECONDS).text.startswith("ready\n")
@@ -92,8 +92,8 @@ def test_an_open_connection_does_not_hold_the_end_up(start: Start) -> None:
         assert time.monotonic() - began < 15, "it waited for an idle connection"
 
 
-def test_leases_end_without_any_traffic(start: Start, store: JobStore, make_ask: MakeAsk) -> None:
-    store.enqueue([make_ask()], now=dt.datetime.now(dt.UTC))
+def test_leases_end_without_any_traffic(start: Start, store: JobStore, wanted: Wanted) -> None:
+    store.enqueue([wanted()], now=dt.datetime.now(dt.UTC))
     process = start(timeout="200ms")
     with JobsClient(process.jobs) as client:
         assert client.next() is not None
@@ -200,9 +200,9 @@ def test_processes_that_open_an_empty_database_at_once(store_url: str) -> None:
 
 
 def test_processes_hand_out_each_job_once(
-    store_url: str, store: JobStore, make_ask: MakeAsk, now: dt.datetime
+    store_url: str, store: JobStore, wanted: Wanted, now: dt.datetime
 ) -> None:
-    store.enqueue([make_ask(day) for day in range(1, 201)], now=now)
+    store.enqueue([wanted(day) for day in range(1, 201)], now=now)
     opened = processes(store_url, 3)
     for process in opened:
         assert process.stdin is not None

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from gardener_api.jobs.job import Ask, Job, JobState
+from gardener_api.jobs.job import Job, JobRequest, JobState
 from gardener_api.jobs.parser_calls import Call, Gone, Heartbeat, Next, Update
 from gardener_api.server import group_commit as commits_module
 from gardener_api.server.group_commit import GroupCommit, UnavailableError
 from gardener_api.store.store import JobStore
 
-MakeAsk = Callable[..., Ask]
+Wanted = Callable[..., JobRequest]
 SECONDS = 20.0
 
 
@@ -160,8 +160,8 @@ def test_a_caller_that_went_away_is_in_nobodys_way(held: HeldStore, now: dt.date
     during(held, now, work)
 
 
-def test_on_a_store(store: JobStore, make_ask: MakeAsk, now: dt.datetime) -> None:
-    store.enqueue([make_ask(day) for day in range(1, 31)], now=now)
+def test_on_a_store(store: JobStore, wanted: Wanted, now: dt.datetime) -> None:
+    store.enqueue([wanted(day) for day in range(1, 31)], now=now)
 
     async def parser(commits: GroupCommit, name: str) -> int:
         count = 0

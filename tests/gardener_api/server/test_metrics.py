@@ -13,14 +13,14 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from gardener_api.config import GardenerConfig
-from gardener_api.jobs.job import Ask, JobKey, JobState, Priority
+from gardener_api.jobs.job import JobKey, JobRequest, JobState, Priority
 from gardener_api.jobs.parser_calls import Error, Update
 from gardener_api.server.call_times import RequestTimes
 from gardener_api.server.metrics import FAILURES, create_metrics_app
 from gardener_api.store.engine import writing
 from gardener_api.store.store import JobStore
 
-MakeAsk = Callable[..., Ask]
+Wanted = Callable[..., JobRequest]
 MakeKey = Callable[..., JobKey]
 Scrape = Callable[..., dict[str, dict[str, float]]]
 NAMES = {
@@ -74,13 +74,13 @@ def test_there_are_at_most_ten_statuses() -> None:
 def test_lives(
     scrape: Scrape,
     store: JobStore,
-    make_ask: MakeAsk,
+    wanted: Wanted,
     make_key: MakeKey,
     complete: Callable[..., JobKey],
     now: dt.datetime,
 ) -> None:
     complete(1, now)
-    store.enqueue([make_ask(day) for day in range(2, 6)], now=now)
+    store.enqueue([wanted(day) for day in range(2, 6)], now=now)
     two, three, _ = store.lease(3, now=now)
     store.apply([Update(two.id, "postProcessing")], now=now)
     store.stage(make_key(2), JobState.LOADING, run_id="t", now=now)
@@ -110,9 +110,9 @@ def test_lives(
 
 
 def test_a_job_that_is_handed_out_twice_counts_twice(
-    scrape: Scrape, store: JobStore, make_ask: MakeAsk, now: dt.datetime
+    scrape: Scrape, store: JobStore, wanted: Wanted, now: dt.datetime
 ) -> None:
-    store.enqueue([make_ask()], now=now)
+    store.enqueue([wanted()], now=now)
     [job] = store.lease(1, now=now)
     store.apply([Error(job.id, "x")], now=now)
     store.lease(1, now=now)
@@ -120,9 +120,9 @@ def test_a_job_that_is_handed_out_twice_counts_twice(
 
 
 def test_lost_parsers_count(
-    scrape: Scrape, store: JobStore, make_ask: MakeAsk, now: dt.datetime
+    scrape: Scrape, store: JobStore, wanted: Wanted, now: dt.datetime
 ) -> None:
-    store.enqueue([make_ask()], now=now)
+    store.enqueue([wanted()], now=now)
     for _ in range(3):
         store.lease(1, now=now)
         now += dt.timedelta(hours=5)
@@ -150,9 +150,9 @@ def test_the_time_in_a_state(
 
 
 def test_no_time_is_spent_in_the_end_of_an_attempt(
-    scrape: Scrape, store: JobStore, make_ask: MakeAsk, now: dt.datetime
+    scrape: Scrape, store: JobStore, wanted: Wanted, now: dt.datetime
 ) -> None:
-    store.enqueue([make_ask()], now=now)
+    store.enqueue([wanted()], now=now)
     [job] = store.lease(1, now=now)
     store.apply([Error(job.id, "x")], now=now + dt.timedelta(seconds=90))
     found = scrape()
@@ -164,11 +164,11 @@ def test_no_time_is_spent_in_the_end_of_an_attempt(
 
 
 def test_the_queue_and_the_parsers(
-    scrape: Scrape, store: JobStore, make_ask: MakeAsk, now: dt.datetime
+    scrape: Scrape, store: JobStore, wanted: Wanted, now: dt.datetime
 ) -> None:
     minute = dt.timedelta(minutes=1)
-    store.enqueue([make_ask(day) for day in (1, 2)], now=now)
-    store.enqueue([make_ask(3, priority=Priority.DAILY)], now=now + minute)
+    store.enqueue([wanted(day) for day in (1, 2)], now=now)
+    store.enqueue([wanted(3, priority=Priority.DAILY)], now=now + minute)
     found = scrape(now + 2 * minute)
     assert found["gardener_queue_jobs"] == {
         "priority=daily": 1,
@@ -201,9 +201,9 @@ def test_d19_a_daily_job_that_completes_after_midnight_counts_as_daily(
 
 
 def test_a_status_that_is_not_known_is_generic(
-    scrape: Scrape, store: JobStore, make_ask: MakeAsk, now: dt.datetime
+    scrape: Scrape, store: JobStore, wanted: Wanted, now: dt.datetime
 ) -> None:
-    store.enqueue([make_ask()], now=now)
+    store.enqueue([wanted()], now=now)
     with writing(store._engine).begin() as connection:
         connection.execute(text("""UPDATE events SET state = 'failed', "left" = 'x"y'"""))
     assert nonzero(scrape()["gardener_fail_total"]) == {f"{NDT7},status=generic": 1}

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import waiting
 
-from gardener_api.jobs.job import Ask
+from gardener_api.jobs.job import JobRequest
 from gardener_api.server import reporter as reporting
 from gardener_api.server.reporter import Reporter
 from gardener_api.store.store import JobStore
 
-MakeAsk = Callable[..., Ask]
+Wanted = Callable[..., JobRequest]
 LEASE = dt.timedelta(hours=5)
 SECONDS = 30.0
 
@@ -81,10 +81,10 @@ def webserver() -> Iterator[Webserver]:
 
 
 @pytest.fixture
-def observed(store_url: str, make_ask: MakeAsk, now: dt.datetime) -> Iterator[JobStore]:
+def observed(store_url: str, wanted: Wanted, now: dt.datetime) -> Iterator[JobStore]:
     """A store with twenty queued jobs."""
     store = JobStore.open(store_url, lease=LEASE, max_attempts=2, observed=True)
-    store.enqueue([make_ask(day) for day in range(1, 21)], now=now)
+    store.enqueue([wanted(day) for day in range(1, 21)], now=now)
     yield store
     store.close()
 

@@ -4,12 +4,12 @@ from collections.abc import Callable
 from page_text import text_of
 from starlette.testclient import TestClient
 
-from gardener_api.jobs.job import Ask, JobKey
+from gardener_api.jobs.job import JobKey, JobRequest
 from gardener_api.store.publishing.changes import PartitionChange
 from gardener_api.store.publishing.held import Decision, Finding, Outcome
 from gardener_api.store.store import JobStore
 
-MakeAsk = Callable[..., Ask]
+Wanted = Callable[..., JobRequest]
 MakeKey = Callable[..., JobKey]
 EVIL = "<script>alert('x')</script> & \"quotes\"; DROP TABLE jobs; --"
 
@@ -46,11 +46,11 @@ class TestHeld:
         self,
         client: TestClient,
         store: JobStore,
-        make_ask: MakeAsk,
+        wanted: Wanted,
         make_key: MakeKey,
         now: dt.datetime,
     ) -> None:
-        [job] = store.enqueue([make_ask(1)], now=now)
+        [job] = store.enqueue([wanted(1)], now=now)
         key, table = make_key(1), f"{job.raw}.ndt7"
         finding = Finding(audit="unique_keys", description="3 share")
         number = store.held.record(

@@ -5,12 +5,12 @@ import pytest
 from page_text import LATER, rows
 from starlette.testclient import TestClient
 
-from gardener_api.jobs.job import Ask, JobKey, JobState
+from gardener_api.jobs.job import JobKey, JobRequest, JobState
 from gardener_api.jobs.parser_calls import Error, Update
 from gardener_api.status.filters import PAGE
 from gardener_api.store.store import JobStore
 
-MakeAsk = Callable[..., Ask]
+Wanted = Callable[..., JobRequest]
 MakeKey = Callable[..., JobKey]
 EVIL = "<script>alert('x')</script> & \"quotes\"; DROP TABLE jobs; --"
 
@@ -22,9 +22,9 @@ class TestList:
         assert "There are no more jobs" in client.get("/jobs?page=3").text
 
     def test_a_job_with_state_detail_error_and_duration(
-        self, client: TestClient, store: JobStore, make_ask: MakeAsk, now: dt.datetime
+        self, client: TestClient, store: JobStore, wanted: Wanted, now: dt.datetime
     ) -> None:
-        store.enqueue([make_ask()], now=now)
+        store.enqueue([wanted()], now=now)
         [job] = store.lease(1, now=now)
         store.apply([Error(job.id, "no disk")], now=now)
         [job] = store.lease(1, parser="10.0.0.7", now=now)
@@ -39,11 +39,11 @@ class TestList:
         self,
         client: TestClient,
         store: JobStore,
-        make_ask: MakeAsk,
+        wanted: Wanted,
         make_key: MakeKey,
         now: dt.datetime,
     ) -> None:
-        store.enqueue([make_ask(archives=0)], now=now)
+        store.enqueue([wanted(archives=0)], now=now)
         store.stage(make_key(), JobState.LOADING, run_id="t", now=now)
         store.fail_stage(make_key(), "No such field: x", run_id="t", now=now)
         [row] = rows(client.get("/jobs").text)
@@ -51,9 +51,9 @@ class TestList:
         assert "No such field: x" in row
 
     def test_filters(
-        self, client: TestClient, store: JobStore, make_ask: MakeAsk, now: dt.datetime
+        self, client: TestClient, store: JobStore, wanted: Wanted, now: dt.datetime
     ) -> None:
-        store.enqueue([make_ask(1), make_ask(2)], now=now)
+        store.enqueue([wanted(1), wanted(2)], now=now)
         store.lease(1, now=now)
         assert len(rows(client.get("/jobs").text)) == 2
         for query, dates in (
@@ -94,9 +94,9 @@ class TestList:
         assert client.get(f"/jobs?{query}").status_code == 200
 
     def test_pages(
-        self, client: TestClient, store: JobStore, make_ask: MakeAsk, now: dt.datetime
+        self, client: TestClient, store: JobStore, wanted: Wanted, now: dt.datetime
     ) -> None:
-        store.enqueue([make_ask(day) for day in range(1, PAGE + 6)], now=now)
+        store.enqueue([wanted(day) for day in range(1, PAGE + 6)], now=now)
         first, second = client.get("/jobs?state=queued"), client.get("/jobs?state=queued&page=1")
         assert (len(rows(first.text)), len(rows(second.text))) == (PAGE, 5)
         assert 'rel="next" href="/jobs?state=queued&amp;page=1"' in first.text
@@ -106,9 +106,9 @@ class TestList:
         assert "101–105" in second.text
 
     def test_sorting(
-        self, client: TestClient, store: JobStore, make_ask: MakeAsk, now: dt.datetime
+        self, client: TestClient, store: JobStore, wanted: Wanted, now: dt.datetime
     ) -> None:
-        store.enqueue([make_ask(day) for day in (2, 1, 3)], now=now)
+        store.enqueue([wanted(day) for day in (2, 1, 3)], now=now)
         store.lease(1, now=now + LATER)
         for query, order in (
             ("", "132"),

@@ -10,7 +10,7 @@ from page_text import LATER, rows, text_of
 from starlette.testclient import TestClient
 
 from gardener_api.config import GardenerConfig
-from gardener_api.jobs.job import Ask, JobKey, JobState
+from gardener_api.jobs.job import JobKey, JobRequest, JobState
 from gardener_api.jobs.parser_calls import Error, Update
 from gardener_api.links import Links
 from gardener_api.status.filters import PAGE
@@ -21,7 +21,7 @@ from gardener_api.store.store import JobStore
 from gardener_api.store.tables.check_results import CheckResult
 from gardener_api.store.tables.tables_backfills import TablesTarget
 
-MakeAsk = Callable[..., Ask]
+Wanted = Callable[..., JobRequest]
 MakeKey = Callable[..., JobKey]
 EVIL = "<script>alert('x')</script> & \"quotes\"; DROP TABLE jobs; --"
 
@@ -38,11 +38,11 @@ class TestOverview:
         self,
         client: TestClient,
         store: JobStore,
-        make_ask: MakeAsk,
+        wanted: Wanted,
         make_key: MakeKey,
         now: dt.datetime,
     ) -> None:
-        store.enqueue([make_ask(1, archives=0), make_ask(2)], now=now)
+        store.enqueue([wanted(1, archives=0), wanted(2)], now=now)
         store.stage(make_key(1), JobState.LOADING, run_id="t", now=now)
         store.fail_stage(make_key(1), "No such field: x. What to do: add it.", run_id="t", now=now)
         html = client.get("/").text
@@ -53,9 +53,9 @@ class TestOverview:
         assert "<title>2 wrong – Gardener</title>" in html
 
     def test_counts_lead_to_the_list(
-        self, client: TestClient, store: JobStore, make_ask: MakeAsk, now: dt.datetime
+        self, client: TestClient, store: JobStore, wanted: Wanted, now: dt.datetime
     ) -> None:
-        store.enqueue([make_ask(day) for day in (1, 2, 3)], now=now)
+        store.enqueue([wanted(day) for day in (1, 2, 3)], now=now)
         html = client.get("/").text
         assert re.search(r'href="/jobs\?state=queued"><b>3</b>\s*<span class="state queued">', html)
         assert '<meta http-equiv="refresh" content="15">' in html
@@ -64,11 +64,11 @@ class TestOverview:
         self,
         client: TestClient,
         store: JobStore,
-        make_ask: MakeAsk,
+        wanted: Wanted,
         make_key: MakeKey,
         now: dt.datetime,
     ) -> None:
-        store.enqueue([make_ask(1, archives=0)], now=now)
+        store.enqueue([wanted(1, archives=0)], now=now)
         store.stage(make_key(1), JobState.LOADING, run_id="t", now=now)
         html = client.get("/").text
         [annotation2, ndt7] = rows(html)
@@ -78,9 +78,9 @@ class TestOverview:
         assert cell in html
 
     def test_a_missing_day_in_the_grid(
-        self, store: JobStore, config: GardenerConfig, make_ask: MakeAsk, now: dt.datetime
+        self, store: JobStore, config: GardenerConfig, wanted: Wanted, now: dt.datetime
     ) -> None:
-        store.enqueue([make_ask(1)], now=now - dt.timedelta(hours=1))
+        store.enqueue([wanted(1)], now=now - dt.timedelta(hours=1))
         next_day = now + dt.timedelta(days=1, hours=3)
         client = TestClient(create_status_app(config, store, clock=lambda: next_day))
         html = client.get("/").text
@@ -90,9 +90,9 @@ class TestOverview:
         assert "3 days are missing: no job was made" in html
 
     def test_parsers(
-        self, client: TestClient, store: JobStore, make_ask: MakeAsk, now: dt.datetime
+        self, client: TestClient, store: JobStore, wanted: Wanted, now: dt.datetime
     ) -> None:
-        store.enqueue([make_ask(1)], now=now)
+        store.enqueue([wanted(1)], now=now)
         store.lease(1, parser="10.0.0.7", now=now)
         text = text_of(client.get("/").text)
         assert "10.0.0.7 1 2024-03-02 10:30:00 3 h 12 min ago" in text
@@ -100,11 +100,9 @@ class TestOverview:
 
 class TestChecks:
     @pytest.fixture(autouse=True)
-    def checked(
-        self, store: JobStore, make_ask: MakeAsk, make_key: MakeKey, now: dt.datetime
-    ) -> None:
+    def checked(self, store: JobStore, wanted: Wanted, make_key: MakeKey, now: dt.datetime) -> None:
         """A date with a warning and a passed check, made by the run t."""
-        store.enqueue([make_ask(1, archives=0)], now=now)
+        store.enqueue([wanted(1, archives=0)], now=now)
         for state in (JobState.LOADING, JobState.COMPLETE):
             store.stage(make_key(1), state, run_id="t", now=now)
         warning = CheckResult(
@@ -153,10 +151,10 @@ class TestChecks:
 
 
 def test_how_far_the_runs_of_the_tables_are(
-    client: TestClient, store: JobStore, make_ask: MakeAsk, make_key: MakeKey, now: dt.datetime
+    client: TestClient, store: JobStore, wanted: Wanted, make_key: MakeKey, now: dt.datetime
 ) -> None:
     assert "Runs that are making tables" not in client.get("/").text
-    store.enqueue([make_ask(day, archives=0) for day in (1, 2, 3)], now=now)
+    store.enqueue([wanted(day, archives=0) for day in (1, 2, 3)], now=now)
     for day in (1, 2, 3):
         store.stage(make_key(day), JobState.LOADING, run_id="c0ffee00-run", now=now)
     store.stage(make_key(3), JobState.COMPLETE, run_id="c0ffee00-run", now=now)
@@ -167,11 +165,11 @@ def test_how_far_the_runs_of_the_tables_are(
 
 
 def test_how_far_a_backfill_is_and_when_it_will_end(
-    client: TestClient, store: JobStore, make_ask: MakeAsk, make_key: MakeKey, now: dt.datetime
+    client: TestClient, store: JobStore, wanted: Wanted, make_key: MakeKey, now: dt.datetime
 ) -> None:
     assert "Backfills" not in client.get("/").text
     of = {"requester": "backfill/abcdefgh", "backfill_id": "abcdefgh", "archives": 0}
-    store.enqueue([make_ask(day, **of) for day in range(1, 11)], now=now)
+    store.enqueue([wanted(day, **of) for day in range(1, 11)], now=now)
     text = text_of(client.get("/").text)
     assert "0 of 10 0.0 an hour not known: no job ended lately" in text
     for day in (1, 2):
@@ -198,9 +196,9 @@ def test_how_far_a_backfill_of_tables_alone_is(
 
 
 def test_the_rows_of_a_source_by_day(
-    client: TestClient, store: JobStore, make_ask: MakeAsk, make_key: MakeKey, now: dt.datetime
+    client: TestClient, store: JobStore, wanted: Wanted, make_key: MakeKey, now: dt.datetime
 ) -> None:
-    store.enqueue([make_ask(1, archives=0)], now=now)
+    store.enqueue([wanted(1, archives=0)], now=now)
     store.stage(make_key(1), JobState.LOADING, run_id="t", now=now)
     store.fail_stage(make_key(1), "no", run_id="t", now=now)
     date = dt.date(2024, 2, 28)
@@ -220,13 +218,13 @@ def test_the_rows_of_a_source_by_day(
 class TestJob:
     @pytest.fixture
     def job_page(
-        self, store: JobStore, config: GardenerConfig, make_ask: MakeAsk, now: dt.datetime
+        self, store: JobStore, config: GardenerConfig, wanted: Wanted, now: dt.datetime
     ) -> str:
         """A job that a backfill and a run asked for, failed in loading."""
         store.enqueue(
-            [make_ask(requester="backfill/bf", backfill_id="bf", covers_tables=True)], now=now
+            [wanted(requester="backfill/bf", backfill_id="bf", covers_tables=True)], now=now
         )
-        store.enqueue([make_ask(run_id="b")], now=now)
+        store.enqueue([wanted(run_id="b")], now=now)
         [job] = store.lease(1, parser="10.0.0.7", now=now + dt.timedelta(minutes=2))
         store.apply([Update(job.id, "postProcessing")], now=now + dt.timedelta(hours=1))
         at = now + dt.timedelta(hours=2)
@@ -282,27 +280,27 @@ class TestJob:
             assert f'href="{link.replace("&", "&amp;")}"' in job_page
 
     def test_links_that_nobody_gave(
-        self, client: TestClient, store: JobStore, make_ask: MakeAsk, now: dt.datetime
+        self, client: TestClient, store: JobStore, wanted: Wanted, now: dt.datetime
     ) -> None:
-        store.enqueue([make_ask()], now=now)
+        store.enqueue([wanted()], now=now)
         html = client.get("/job/1").text
         assert set(re.findall(r'href="https?://([^/"]*)', html)) == {"console.cloud.google.com"}
         assert "tmp_ndt.ndt7$20240301, raw_ndt.ndt7$20240301, ndt.ndt7$20240301" in text_of(html)
 
     def test_the_schedule_and_an_open_state(
-        self, client: TestClient, store: JobStore, make_ask: MakeAsk, now: dt.datetime
+        self, client: TestClient, store: JobStore, wanted: Wanted, now: dt.datetime
     ) -> None:
-        store.enqueue([make_ask(daily=True)], now=now)
+        store.enqueue([wanted(daily=True)], now=now)
         html = client.get("/job/1").text
         assert rows(html) == ["2024-03-02 10:30:00 queued 3 h 12 min 1"]
         assert "2024-03-02 10:30:00 the daily schedule a not yet" in text_of(html)
 
     def test_other_jobs_of_the_date(
-        self, client: TestClient, store: JobStore, make_ask: MakeAsk, now: dt.datetime
+        self, client: TestClient, store: JobStore, wanted: Wanted, now: dt.datetime
     ) -> None:
-        store.enqueue([make_ask()], now=now)
+        store.enqueue([wanted()], now=now)
         store.withdraw("a", by="x", now=now)
-        store.enqueue([make_ask(requester="run:b")], now=now)
+        store.enqueue([wanted(requester="run:b")], now=now)
         html = client.get("/job/2").text
         assert "all parses: 2 queued , 1 withdrawn" in text_of(html)
         assert '<a href="/job/1">1</a>' in html
@@ -319,9 +317,9 @@ class TestJob:
 
 class TestJson:
     def test_list(
-        self, client: TestClient, store: JobStore, make_ask: MakeAsk, now: dt.datetime
+        self, client: TestClient, store: JobStore, wanted: Wanted, now: dt.datetime
     ) -> None:
-        store.enqueue([make_ask(day) for day in range(1, PAGE + 2)], now=now)
+        store.enqueue([wanted(day) for day in range(1, PAGE + 2)], now=now)
         answer = client.get("/api/jobs?sort=-date&experiment=ndt").json()
         assert len(answer["jobs"]) == PAGE
         assert answer["next"] == "/api/jobs?experiment=ndt&sort=-date&page=1"
@@ -337,9 +335,9 @@ class TestJson:
         assert ([job["number"] for job in rest["jobs"]], rest["next"]) == ([PAGE + 1], None)
 
     def test_job(
-        self, client: TestClient, store: JobStore, make_ask: MakeAsk, now: dt.datetime
+        self, client: TestClient, store: JobStore, wanted: Wanted, now: dt.datetime
     ) -> None:
-        store.enqueue([make_ask()], now=now)
+        store.enqueue([wanted()], now=now)
         [job] = store.lease(1, parser="10.0.0.7", now=now + LATER)
         answer = client.get(f"/api/jobs/{job.number}").json()
         assert (answer["state"], answer["parser"]) == ("init", "10.0.0.7")
@@ -350,9 +348,9 @@ class TestJson:
 
 
 def test_text_stays_text(
-    client: TestClient, store: JobStore, make_ask: MakeAsk, now: dt.datetime
+    client: TestClient, store: JobStore, wanted: Wanted, now: dt.datetime
 ) -> None:
-    store.enqueue([make_ask(filter=EVIL)], now=now)
+    store.enqueue([wanted(filter=EVIL)], now=now)
     [job] = store.lease(1, parser=EVIL, now=now)
     store.apply([Update(job.id, "parsing", EVIL)], now=now)
     store.apply([Error(job.id, EVIL)], now=now)

@@ -10,13 +10,13 @@ import pytest
 from postgres import empty_database, postgresql_server
 from sqlalchemy.exc import OperationalError
 
-from gardener_api.jobs.job import Ask
+from gardener_api.jobs.job import JobRequest
 from gardener_api.store import engine as database
 from gardener_api.store.engine import default_store_url, store_file
 from gardener_api.store.schema import StoreError
 from gardener_api.store.store import JobStore
 
-MakeAsk = Callable[..., Ask]
+Wanted = Callable[..., JobRequest]
 OpenStore = Callable[..., JobStore]
 
 
@@ -31,14 +31,14 @@ def sqlite_store(sqlite_path: Path) -> JobStore:
 
 
 def test_a_writer_waits_for_another(
-    sqlite_store: JobStore, sqlite_path: Path, make_ask: MakeAsk, now: dt.datetime
+    sqlite_store: JobStore, sqlite_path: Path, wanted: Wanted, now: dt.datetime
 ) -> None:
     other = sqlite3.connect(sqlite_path, isolation_level=None, check_same_thread=False)
     other.execute("BEGIN IMMEDIATE").close()
     done = threading.Event()
 
     def enqueue() -> None:
-        sqlite_store.enqueue([make_ask()], now=now)
+        sqlite_store.enqueue([wanted()], now=now)
         done.set()
 
     thread = threading.Thread(target=enqueue)
@@ -55,7 +55,7 @@ def test_a_writer_waits_for_another(
 def test_a_writer_gives_up_and_can_try_again(
     sqlite_store: JobStore,
     sqlite_path: Path,
-    make_ask: MakeAsk,
+    wanted: Wanted,
     now: dt.datetime,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -63,15 +63,15 @@ def test_a_writer_gives_up_and_can_try_again(
     other = sqlite3.connect(sqlite_path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE").close()
     with pytest.raises(OperationalError, match="database is locked"):
-        sqlite_store.enqueue([make_ask()], now=now)
+        sqlite_store.enqueue([wanted()], now=now)
     other.execute("COMMIT").close()
-    assert len(sqlite_store.enqueue([make_ask()], now=now)) == 1
+    assert len(sqlite_store.enqueue([wanted()], now=now)) == 1
     other.close()
     sqlite_store.close()
 
 
 def test_a_connection_that_the_server_closed_costs_no_call(
-    postgresql_url: str, make_ask: MakeAsk, now: dt.datetime
+    postgresql_url: str, wanted: Wanted, now: dt.datetime
 ) -> None:
     with (
         empty_database(postgresql_url) as url,
@@ -82,7 +82,7 @@ def test_a_connection_that_the_server_closed_costs_no_call(
             )
         ) as store,
     ):
-        store.enqueue([make_ask()], now=now)
+        store.enqueue([wanted()], now=now)
         ended = connection.execute(
             "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity"
             " WHERE application_name = 'closed'"
@@ -91,23 +91,23 @@ def test_a_connection_that_the_server_closed_costs_no_call(
         assert len(store.lease(1, now=now)) == 1
 
 
-def test_a_patient_store_waits_for_a_restart(make_ask: MakeAsk, now: dt.datetime) -> None:
+def test_a_patient_store_waits_for_a_restart(wanted: Wanted, now: dt.datetime) -> None:
     with postgresql_server("fsync=off") as server:
         patient = JobStore.open(
-            server.url, lease=dt.timedelta(hours=5), max_attempts=3, patience=60
+            server.url, lease=dt.timedelta(hours=5), max_attempts=3, connect_timeout=60
         )
         with closing(patient):
             server.stop()
             thread = threading.Timer(0.3, server.start)
             thread.start()
-            [job] = patient.enqueue([make_ask()], now=now)
+            [job] = patient.enqueue([wanted()], now=now)
             thread.join()
             assert patient.job(job.number) == job
 
 
 def test_a_patient_store_gives_up_and_says_what_to_do(tmp_path: Path) -> None:
     url = f"postgresql://gardener:secret@/postgres?host={tmp_path}"
-    engine = database.open_engine(url, patience=0.1)
+    engine = database.open_engine(url, connect_timeout=0.1)
     said = r"does not answer for \d+ s: .*What to do: see whether its database runs"
     with pytest.raises(StoreError, match=said) as error, engine.begin():
         pass

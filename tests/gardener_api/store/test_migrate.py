@@ -20,14 +20,14 @@ from alembic.script import ScriptDirectory
 from postgres import empty_database
 from sqlalchemy import Connection, Engine, create_engine, inspect, make_url, select, text
 
-from gardener_api.jobs.job import Ask, JobState
+from gardener_api.jobs.job import JobRequest, JobState
 from gardener_api.store import schema
 from gardener_api.store.engine import SCHEMA, open_engine, writing
 from gardener_api.store.migrate import migrate, prepare
 from gardener_api.store.schema import StoreError
 from gardener_api.store.store import JobStore
 
-MakeAsk = Callable[..., Ask]
+Wanted = Callable[..., JobRequest]
 OpenStore = Callable[..., JobStore]
 
 OLD_STORES = Path(__file__).parent / "old_stores"
@@ -125,7 +125,7 @@ def test_an_empty_database_gets_the_tables(engine: Engine) -> None:
 
 @pytest.mark.parametrize("name", VERSIONS)
 def test_a_store_of_each_version_comes_up_to_the_newest_with_what_it_holds(
-    database: Engine, engine: Engine, open_store: OpenStore, make_ask: MakeAsk, name: str
+    database: Engine, engine: Engine, open_store: OpenStore, wanted: Wanted, name: str
 ) -> None:
     make_old_store(database, *VERSIONS[name])
     store = open_store()
@@ -145,7 +145,7 @@ def test_a_store_of_each_version_comes_up_to_the_newest_with_what_it_holds(
     [operation] = store.tables.operations(job.key)
     assert (operation.bq_job_ids, operation.objects) == (("b1", "b2"), None)
     # It works on: numbers go on where they were.
-    [new] = store.enqueue([make_ask(day=2)], now=PARSED)
+    [new] = store.enqueue([wanted(day=2)], now=PARSED)
     assert new.number == 2
     assert store.stage(job.key, JobState.LOADING, run_id="t", now=PARSED) is not None
     store.partition_locks.take("raw_ndt.ndt7", job.key.date, run_id="t", now=PARSED)
@@ -277,7 +277,7 @@ def test_a_database_that_somebody_else_migrates_is_refused(
 
 
 def test_d32_only_the_stores_own_tables_leave_public(
-    postgresql_url: str, make_ask: MakeAsk, now: dt.datetime
+    postgresql_url: str, wanted: Wanted, now: dt.datetime
 ) -> None:
     with empty_database(postgresql_url) as url:
         database = create_engine(make_url(url).set(drivername="postgresql+psycopg"))

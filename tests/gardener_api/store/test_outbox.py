@@ -4,12 +4,12 @@ from collections.abc import Callable, Iterator
 import pytest
 from sqlalchemy import Connection, event
 
-from gardener_api.jobs.job import Ask
+from gardener_api.jobs.job import JobRequest
 from gardener_api.jobs.parser_calls import Error, Update
 from gardener_api.store.outbox import Outbox
 from gardener_api.store.store import JobStore
 
-MakeAsk = Callable[..., Ask]
+Wanted = Callable[..., JobRequest]
 LEASE = dt.timedelta(hours=5)
 MINUTE = dt.timedelta(minutes=1)
 
@@ -29,9 +29,9 @@ def said(outbox: Outbox) -> list[tuple[str, str]]:
 
 
 def test_what_happens_at_parsers_is_kept_in_order(
-    observed: JobStore, make_ask: MakeAsk, now: dt.datetime
+    observed: JobStore, wanted: Wanted, now: dt.datetime
 ) -> None:
-    observed.enqueue([make_ask(1), make_ask(2)], now=now)
+    observed.enqueue([wanted(1), wanted(2)], now=now)
     first, second = observed.lease(2, parser="a", now=now)
     observed.apply([Update(first.id, "parsing"), Error(second.id, "no disk")], now=now)
     observed.expire(now=now + LEASE)
@@ -54,9 +54,9 @@ def test_what_happens_at_parsers_is_kept_in_order(
 
 
 def test_nothing_is_kept_where_nobody_delivers(
-    store: JobStore, make_ask: MakeAsk, now: dt.datetime
+    store: JobStore, wanted: Wanted, now: dt.datetime
 ) -> None:
-    store.enqueue([make_ask()], now=now)
+    store.enqueue([wanted()], now=now)
     [job] = store.lease(1, now=now)
     store.apply([Error(job.id, "no disk")], now=now)
     store.lease(1, now=now)
@@ -66,9 +66,9 @@ def test_nothing_is_kept_where_nobody_delivers(
 
 
 def test_a_change_that_is_not_committed_is_not_observed(
-    observed: JobStore, make_ask: MakeAsk, now: dt.datetime
+    observed: JobStore, wanted: Wanted, now: dt.datetime
 ) -> None:
-    observed.enqueue([make_ask()], now=now)
+    observed.enqueue([wanted()], now=now)
 
     def fail(_: Connection) -> None:
         raise RuntimeError("no commit")
@@ -83,9 +83,9 @@ def test_a_change_that_is_not_committed_is_not_observed(
 
 
 def test_what_waits_is_bounded_in_time_and_number(
-    observed: JobStore, make_ask: MakeAsk, now: dt.datetime
+    observed: JobStore, wanted: Wanted, now: dt.datetime
 ) -> None:
-    observed.enqueue([make_ask(day) for day in range(1, 6)], now=now)
+    observed.enqueue([wanted(day) for day in range(1, 6)], now=now)
     for minute in range(5):
         observed.lease(1, now=now + minute * MINUTE)
     assert observed.outbox.drop(before=now, keep=5) == 0

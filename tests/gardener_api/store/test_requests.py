@@ -3,11 +3,11 @@
 import datetime as dt
 from collections.abc import Callable
 
-from gardener_api.jobs.job import Announcement, Ask, Job, JobKey, JobState, Priority
+from gardener_api.jobs.job import Announcement, Job, JobKey, JobRequest, JobState, Priority
 from gardener_api.jobs.parser_calls import Error, Gone, Update
 from gardener_api.store.store import JobStore
 
-MakeAsk = Callable[..., Ask]
+Wanted = Callable[..., JobRequest]
 MakeKey = Callable[..., JobKey]
 OpenStore = Callable[..., JobStore]
 
@@ -25,43 +25,41 @@ def told(store: JobStore, requester: str = "run:a", run_id: str = "a") -> list[J
 
 
 class TestEnqueue:
-    def test_makes_one_job_a_key(
-        self, store: JobStore, make_ask: MakeAsk, now: dt.datetime
-    ) -> None:
-        jobs = store.enqueue([make_ask(1), make_ask(2), make_ask(3)], now=now)
+    def test_makes_one_job_a_key(self, store: JobStore, wanted: Wanted, now: dt.datetime) -> None:
+        jobs = store.enqueue([wanted(1), wanted(2), wanted(3)], now=now)
         assert [job.key.date.day for job in jobs] == [1, 2, 3]
         assert {job.state for job in jobs} == {JobState.QUEUED}
         assert jobs[0].id == "archive-mlab-oti/ndt/ndt7/20240301"
         assert [store.job(job.number) for job in jobs] == jobs
 
     def test_asking_for_an_open_job_attaches(
-        self, store: JobStore, make_ask: MakeAsk, now: dt.datetime
+        self, store: JobStore, wanted: Wanted, now: dt.datetime
     ) -> None:
-        [first] = store.enqueue([make_ask()], now=now)
-        [second] = store.enqueue([make_ask(requester="run:b")], now=now)
+        [first] = store.enqueue([wanted()], now=now)
+        [second] = store.enqueue([wanted(requester="run:b")], now=now)
         assert second == first
         assert [r.requester for r in store.requests(first.number)] == ["run:a", "run:b"]
 
-    def test_twice_in_one_call(self, store: JobStore, make_ask: MakeAsk, now: dt.datetime) -> None:
+    def test_twice_in_one_call(self, store: JobStore, wanted: Wanted, now: dt.datetime) -> None:
         first, other, again = store.enqueue(
-            [make_ask(), make_ask(2), make_ask(requester="run:b")], now=now
+            [wanted(), wanted(2), wanted(requester="run:b")], now=now
         )
         assert again == first
         assert other != first
         assert len(store.requests(first.number)) == 2
 
-    def test_a_thousand_at_once(self, store: JobStore, make_ask: MakeAsk, now: dt.datetime) -> None:
-        asks = [make_ask(day) for day in range(1, 1001)]
+    def test_a_thousand_at_once(self, store: JobStore, wanted: Wanted, now: dt.datetime) -> None:
+        asks = [wanted(day) for day in range(1, 1001)]
         jobs = store.enqueue(asks, now=now)
         assert [job.key for job in jobs] == [ask.key for ask in asks]
         assert store.counts() == {JobState.QUEUED: 1000}
         assert len(store.open_keys([ask.key for ask in asks])) == 1000
 
     def test_priority_is_only_raised(
-        self, store: JobStore, make_ask: MakeAsk, now: dt.datetime
+        self, store: JobStore, wanted: Wanted, now: dt.datetime
     ) -> None:
         def ask(priority: Priority) -> Priority:
-            [job] = store.enqueue([make_ask(priority=priority)], now=now)
+            [job] = store.enqueue([wanted(priority=priority)], now=now)
             assert store.job(job.number) == job
             return job.priority
 
@@ -70,9 +68,9 @@ class TestEnqueue:
         assert ask(Priority.DAILY) is Priority.DAILY
 
     def test_a_day_without_archives_is_parsed_at_once(
-        self, store: JobStore, make_ask: MakeAsk, now: dt.datetime
+        self, store: JobStore, wanted: Wanted, now: dt.datetime
     ) -> None:
-        [job] = store.enqueue([make_ask(archives=0)], now=now)
+        [job] = store.enqueue([wanted(archives=0)], now=now)
         assert (job.state, job.parsed, job.detail) == (
             JobState.POST_PROCESSING,
             now,
@@ -83,36 +81,36 @@ class TestEnqueue:
         assert store.apply([Update(job.id, "postProcessing", "x")], now=now) == [Gone(job.id)]
 
     def test_a_new_wish_for_an_ended_job_is_a_new_generation(
-        self, store: JobStore, make_ask: MakeAsk, make_key: MakeKey, now: dt.datetime
+        self, store: JobStore, wanted: Wanted, make_key: MakeKey, now: dt.datetime
     ) -> None:
-        store.enqueue([make_ask(archives=0)], now=now)
+        store.enqueue([wanted(archives=0)], now=now)
         store.stage(make_key(), JobState.LOADING, run_id="t", now=now)
         first = store.stage(make_key(), JobState.COMPLETE, run_id="t", now=now)
-        [again] = store.enqueue([make_ask()], now=now)
+        [again] = store.enqueue([wanted()], now=now)
         assert again == first, "who asked for it before takes what there is"
-        [other] = store.enqueue([make_ask(requester="run:b")], now=now)
+        [other] = store.enqueue([wanted(requester="run:b")], now=now)
         assert (other.generation, other.state) == (2, JobState.QUEUED)
         assert other.id == "archive-mlab-oti/ndt/ndt7/20240301~2.1"
         assert store.latest(make_key()) == other
 
     def test_who_asked_for_a_failed_job_asks_anew(
-        self, open_store: OpenStore, make_ask: MakeAsk, now: dt.datetime
+        self, open_store: OpenStore, wanted: Wanted, now: dt.datetime
     ) -> None:
         store = open_store(max_attempts=1)
-        store.enqueue([make_ask()], now=now)
+        store.enqueue([wanted()], now=now)
         [job] = store.lease(1, now=now)
         store.apply([Error(job.id, "no disk")], now=now)
-        [again] = store.enqueue([make_ask()], now=now)
+        [again] = store.enqueue([wanted()], now=now)
         assert (again.generation, again.state) == (2, JobState.QUEUED)
 
     def test_an_old_parse_whose_tables_are_repaired_is_not_what_others_want(
-        self, store: JobStore, make_ask: MakeAsk, make_key: MakeKey, now: dt.datetime
+        self, store: JobStore, wanted: Wanted, make_key: MakeKey, now: dt.datetime
     ) -> None:
-        [old] = store.enqueue([make_ask(archives=0)], now=now)
+        [old] = store.enqueue([wanted(archives=0)], now=now)
         store.stage(make_key(), JobState.LOADING, run_id="t", now=now)
         store.stage(make_key(), JobState.COMPLETE, run_id="t", now=now)
         store.stage(make_key(), JobState.JOINING, run_id="later", now=now)
-        [new] = store.enqueue([make_ask(requester="run:b")], now=now)
+        [new] = store.enqueue([wanted(requester="run:b")], now=now)
         assert new.generation == 2
         replaced = store.job(old.number)
         assert replaced is not None
@@ -122,12 +120,12 @@ class TestEnqueue:
         assert store.latest(make_key()) == new
 
     def test_asking_again_is_reported_again(
-        self, store: JobStore, make_ask: MakeAsk, now: dt.datetime
+        self, store: JobStore, wanted: Wanted, now: dt.datetime
     ) -> None:
-        [job] = store.enqueue([make_ask(archives=0)], now=now)
+        [job] = store.enqueue([wanted(archives=0)], now=now)
         store.mark_reported([job.number], run_id="a", now=now)
         assert told(store) == []
-        store.enqueue([make_ask(run_id="retry")], now=now)
+        store.enqueue([wanted(run_id="retry")], now=now)
         assert told(store, run_id="retry") == [job]
         [request] = store.requests(job.number)
         assert request.run_id == "retry"
@@ -137,10 +135,10 @@ class TestTakenOver:
     """A retry asks in the name of the run that it repeats: the requests are then its own."""
 
     def test_what_a_retry_asks_for_is_reported_to_it_alone(
-        self, store: JobStore, make_ask: MakeAsk, now: dt.datetime
+        self, store: JobStore, wanted: Wanted, now: dt.datetime
     ) -> None:
-        one, two = store.enqueue([make_ask(1, archives=0), make_ask(2, archives=0)], now=now)
-        store.enqueue([make_ask(1, run_id="retry", archives=0)], now=now)
+        one, two = store.enqueue([wanted(1, archives=0), wanted(2, archives=0)], now=now)
+        store.enqueue([wanted(1, run_id="retry", archives=0)], now=now)
         assert told(store) == [two]
         assert told(store, run_id="retry") == [one]
         # The run that is repeated may be alive, and note its end a moment later.
@@ -148,11 +146,11 @@ class TestTakenOver:
         assert told(store, run_id="retry") == [one]
 
     def test_the_run_before_can_tell_who_has_it(
-        self, store: JobStore, make_ask: MakeAsk, now: dt.datetime
+        self, store: JobStore, wanted: Wanted, now: dt.datetime
     ) -> None:
-        one, two = store.enqueue([make_ask(1), make_ask(2)], now=now)
-        store.enqueue([make_ask(1, run_id="retry")], now=now)
-        store.enqueue([make_ask(2, requester="run:b", run_id="b")], now=now)
+        one, two = store.enqueue([wanted(1), wanted(2)], now=now)
+        store.enqueue([wanted(1, run_id="retry")], now=now)
+        store.enqueue([wanted(2, requester="run:b", run_id="b")], now=now)
         numbers = [one.number, two.number]
         found = store.taken_over("run:a", run_id="a", numbers=numbers)
         assert found == {one.number: "retry"}
@@ -160,11 +158,11 @@ class TestTakenOver:
 
 class TestWithdraw:
     def test_d25_a_run_takes_back_only_what_it_asked_for_itself(
-        self, store: JobStore, make_ask: MakeAsk, now: dt.datetime
+        self, store: JobStore, wanted: Wanted, now: dt.datetime
     ) -> None:
         """A backfill of dates that are not consecutive is one requester, but several runs."""
         asks = [
-            make_ask(day, requester="backfill/b", backfill_id="b", run_id=run_id)
+            wanted(day, requester="backfill/b", backfill_id="b", run_id=run_id)
             for day, run_id in ((1, "one"), (2, "one"), (9, "nine"))
         ]
         first, second, ninth = store.enqueue(asks, now=now)
@@ -177,9 +175,9 @@ class TestWithdraw:
         assert told(store, "backfill/b", "nine") == [parsed]
 
     def test_d25_a_request_that_was_taken_back_from_outside_names_who_did_it(
-        self, store: JobStore, make_ask: MakeAsk, now: dt.datetime
+        self, store: JobStore, wanted: Wanted, now: dt.datetime
     ) -> None:
-        mine, held = store.enqueue([make_ask(2), make_ask(1)], now=now)
+        mine, held = store.enqueue([wanted(2), wanted(1)], now=now)
         store.lease(1, now=now)
         store.withdraw("a", by="a person, at the console", now=now)
         outcomes = store.unreported("run:a", run_id="a")
@@ -188,18 +186,18 @@ class TestWithdraw:
         assert {o.request.withdrawn for o in outcomes} == {now}
 
     def test_d25_what_a_retry_has_taken_over_stays(
-        self, store: JobStore, make_ask: MakeAsk, now: dt.datetime
+        self, store: JobStore, wanted: Wanted, now: dt.datetime
     ) -> None:
-        one, two = store.enqueue([make_ask(1), make_ask(2)], now=now)
-        store.enqueue([make_ask(1, run_id="retry")], now=now)
+        one, two = store.enqueue([wanted(1), wanted(2)], now=now)
+        store.enqueue([wanted(1, run_id="retry")], now=now)
         assert [job.number for job in store.withdraw("a", by="x", now=now)] == [two.number]
         assert store.latest(one.key) == one
 
     def test_which_runs_still_wait_for_parsers(
-        self, store: JobStore, make_ask: MakeAsk, now: dt.datetime
+        self, store: JobStore, wanted: Wanted, now: dt.datetime
     ) -> None:
-        asks = [make_ask(day, requester=f"run:{day}", run_id=f"r{day}") for day in (1, 2, 3)]
-        store.enqueue([*asks, make_ask(4, run_id="empty", archives=0)], now=now)
+        asks = [wanted(day, requester=f"run:{day}", run_id=f"r{day}") for day in (1, 2, 3)]
+        store.enqueue([*asks, wanted(4, run_id="empty", archives=0)], now=now)
         parsed, _ = store.lease(2, now=now)
         done(store, parsed, now)
         assert store.runs_waiting() == {"r2", "r3"}
@@ -207,10 +205,10 @@ class TestWithdraw:
         assert store.runs_waiting() == {"r3"}
 
     def test_only_what_nobody_else_wants(
-        self, store: JobStore, make_ask: MakeAsk, now: dt.datetime
+        self, store: JobStore, wanted: Wanted, now: dt.datetime
     ) -> None:
-        mine, shared = store.enqueue([make_ask(1), make_ask(2)], now=now)
-        store.enqueue([make_ask(2, requester="run:b", run_id="b")], now=now)
+        mine, shared = store.enqueue([wanted(1), wanted(2)], now=now)
+        store.enqueue([wanted(2, requester="run:b", run_id="b")], now=now)
         assert [job.number for job in store.withdraw("a", by="x", now=now)] == [mine.number]
         assert store.waiting("run:a") == {}
         assert store.waiting("run:b") == {JobState.QUEUED: 1}
@@ -219,18 +217,18 @@ class TestWithdraw:
         assert [job.number for job in store.withdraw("b", by="x", now=now)] == [shared.number]
 
     def test_not_what_a_parser_holds(
-        self, store: JobStore, make_ask: MakeAsk, now: dt.datetime
+        self, store: JobStore, wanted: Wanted, now: dt.datetime
     ) -> None:
-        store.enqueue([make_ask()], now=now)
+        store.enqueue([wanted()], now=now)
         [job] = store.lease(1, now=now)
         assert store.withdraw("a", by="x", now=now) == []
         assert done(store, job, now).state is JobState.POST_PROCESSING
         assert [item.requests for item in store.unannounced()] == [()]
 
     def test_what_comes_back_from_a_parser_unwanted(
-        self, store: JobStore, make_ask: MakeAsk, now: dt.datetime
+        self, store: JobStore, wanted: Wanted, now: dt.datetime
     ) -> None:
-        store.enqueue([make_ask(1), make_ask(2)], now=now)
+        store.enqueue([wanted(1), wanted(2)], now=now)
         silent, broken = store.lease(2, now=now)
         store.withdraw("a", by="x", now=now)
         store.apply([Error(broken.id, "no disk")], now=now)
@@ -242,12 +240,10 @@ class TestWithdraw:
             "withdrawn",
         ]
 
-    def test_asking_again_after_it(
-        self, store: JobStore, make_ask: MakeAsk, now: dt.datetime
-    ) -> None:
-        [job] = store.enqueue([make_ask()], now=now)
+    def test_asking_again_after_it(self, store: JobStore, wanted: Wanted, now: dt.datetime) -> None:
+        [job] = store.enqueue([wanted()], now=now)
         store.withdraw("a", by="x", now=now)
-        [again] = store.enqueue([make_ask()], now=now)
+        [again] = store.enqueue([wanted()], now=now)
         assert (again.generation, again.state) == (2, JobState.QUEUED)
         assert again.number != job.number
 
@@ -256,21 +252,21 @@ class TestAnnounced:
     """The sensor reports parsed jobs that no run waits for, and notes that a tick later."""
 
     def test_a_request_made_after_the_announcement_is_still_to_be_told(
-        self, store: JobStore, make_ask: MakeAsk, now: dt.datetime
+        self, store: JobStore, wanted: Wanted, now: dt.datetime
     ) -> None:
-        [job] = store.enqueue([make_ask(archives=0)], now=now)
+        [job] = store.enqueue([wanted(archives=0)], now=now)
         announced = [Announcement.of(item) for item in store.unannounced()]
-        store.enqueue([make_ask(requester="run:b", run_id="b", archives=0)], now=now)
-        store.enqueue([make_ask(run_id="retry", archives=0)], now=now + HOUR)
+        store.enqueue([wanted(requester="run:b", run_id="b", archives=0)], now=now)
+        store.enqueue([wanted(run_id="retry", archives=0)], now=now + HOUR)
         store.mark_announced(announced, now=now + HOUR)
         assert store.unannounced() == []
         assert told(store, "run:b", "b") == [job]
         assert told(store, run_id="retry") == [job]
 
     def test_who_asked_before_it_is_told(
-        self, store: JobStore, make_ask: MakeAsk, now: dt.datetime
+        self, store: JobStore, wanted: Wanted, now: dt.datetime
     ) -> None:
-        store.enqueue([make_ask(archives=0)], now=now)
+        store.enqueue([wanted(archives=0)], now=now)
         announced = [Announcement.of(item) for item in store.unannounced()]
         store.mark_announced(announced, now=now + HOUR)
         assert store.unannounced() == []

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Engine, event, select
 
-from gardener_api.jobs.job import Ask, JobKey, JobState
+from gardener_api.jobs.job import JobKey, JobRequest, JobState
 from gardener_api.jobs.parser_calls import Heartbeat
 from gardener_api.store import schema
 from gardener_api.store.engine import open_engine, writing
@@ -17,7 +17,7 @@ from gardener_api.store.queries.job_queries import JobOrder
 from gardener_api.store.schema import StoreError
 from gardener_api.store.store import JobStore
 
-MakeAsk = Callable[..., Ask]
+Wanted = Callable[..., JobRequest]
 OpenStore = Callable[..., JobStore]
 
 
@@ -84,9 +84,9 @@ def test_times_are_aware(engine: Engine) -> None:
 
 
 def test_no_question_of_the_daily_work_reads_all_jobs(
-    store: JobStore, make_ask: MakeAsk, now: dt.datetime
+    store: JobStore, wanted: Wanted, now: dt.datetime
 ) -> None:
-    [job] = store.enqueue([make_ask()], now=now)
+    [job] = store.enqueue([wanted()], now=now)
     statements: list[tuple[str, Any]] = []
 
     def keep(_: Connection, __: object, statement: str, parameters: object, *___: object) -> None:
@@ -105,7 +105,7 @@ def test_no_question_of_the_daily_work_reads_all_jobs(
     store.open_keys([job.key])
     store.latest(job.key)
     store.stage(job.key, JobState.LOADING, run_id="t", now=now)
-    store.enqueue([make_ask(requester="run:b")], now=now)
+    store.enqueue([wanted(requester="run:b")], now=now)
     store.withdraw("b", by="a test", now=now)
     for order in set(JobOrder) - {JobOrder.NEXT}:
         for reverse in (False, True):

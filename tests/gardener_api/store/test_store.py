@@ -5,29 +5,29 @@ from collections.abc import Callable
 
 import pytest
 
-from gardener_api.jobs.job import Ask, Job, JobState, Priority
+from gardener_api.jobs.job import Job, JobRequest, JobState, Priority
 from gardener_api.jobs.parser_calls import BadState, Error, Gone, Heartbeat, Next, NoJob, Update
 from gardener_api.store.queries.job_queries import JobOrder
 from gardener_api.store.store import JobStore
 
-MakeAsk = Callable[..., Ask]
+Wanted = Callable[..., JobRequest]
 
 HOUR = dt.timedelta(hours=1)
 
 
 class TestNext:
-    def test_order(self, store: JobStore, make_ask: MakeAsk, now: dt.datetime) -> None:
+    def test_order(self, store: JobStore, wanted: Wanted, now: dt.datetime) -> None:
         store.enqueue(
             [
-                make_ask(1, priority=Priority.HISTORICAL),
-                make_ask(4, priority=Priority.BACKFILL),
-                make_ask(3, priority=Priority.BACKFILL, rank=2),
-                make_ask(
-                    key=make_ask(3).key.__class__.parse("b/ndt/annotation2/20240303"),
+                wanted(1, priority=Priority.HISTORICAL),
+                wanted(4, priority=Priority.BACKFILL),
+                wanted(3, priority=Priority.BACKFILL, rank=2),
+                wanted(
+                    key=wanted(3).key.__class__.parse("b/ndt/annotation2/20240303"),
                     priority=Priority.BACKFILL,
                     rank=1,
                 ),
-                make_ask(9, priority=Priority.DAILY),
+                wanted(9, priority=Priority.DAILY),
             ],
             now=now,
         )
@@ -43,8 +43,8 @@ class TestNext:
         assert [j.number for j in order] == [j.number for j in leased]
         assert store.apply([Next()], now=now) == [NoJob()]
 
-    def test_a_lease(self, store: JobStore, make_ask: MakeAsk, now: dt.datetime) -> None:
-        store.enqueue([make_ask()], now=now - HOUR)
+    def test_a_lease(self, store: JobStore, wanted: Wanted, now: dt.datetime) -> None:
+        store.enqueue([wanted()], now=now - HOUR)
         [job] = store.lease(1, parser="10.0.0.7", now=now)
         assert job.state is JobState.INIT
         assert (job.parser, job.leased, job.lease_expires) == ("10.0.0.7", now, now + 5 * HOUR)
@@ -53,9 +53,9 @@ class TestNext:
         assert (handed.state, handed.left, handed.seconds) == ("init", "queued", 3600)
 
     def test_one_batch_hands_each_job_out_once(
-        self, store: JobStore, make_ask: MakeAsk, now: dt.datetime
+        self, store: JobStore, wanted: Wanted, now: dt.datetime
     ) -> None:
-        store.enqueue([make_ask(day) for day in (1, 2)], now=now)
+        store.enqueue([wanted(day) for day in (1, 2)], now=now)
         answers = store.apply([Next("p"), Next("q"), Next("r")], now=now)
         jobs = [job for job in answers if isinstance(job, Job)]
         assert [job.parser for job in jobs] == ["p", "q"]
@@ -65,9 +65,9 @@ class TestNext:
 
 class TestApply:
     def test_a_batch_is_folded_in_its_order(
-        self, store: JobStore, make_ask: MakeAsk, now: dt.datetime
+        self, store: JobStore, wanted: Wanted, now: dt.datetime
     ) -> None:
-        store.enqueue([make_ask(1), make_ask(2)], now=now)
+        store.enqueue([wanted(1), wanted(2)], now=now)
         one, two = store.lease(2, now=now)
         answers = store.apply(
             [
@@ -96,9 +96,9 @@ class TestApply:
         assert [e.state for e in store.events(one.number)][2:] == ["parsing", "postProcessing"]
 
     def test_updates_of_files_are_no_events(
-        self, store: JobStore, make_ask: MakeAsk, now: dt.datetime
+        self, store: JobStore, wanted: Wanted, now: dt.datetime
     ) -> None:
-        store.enqueue([make_ask()], now=now)
+        store.enqueue([wanted()], now=now)
         [job] = store.lease(1, now=now)
         store.apply([Update(job.id, "parsing", f"file {i}") for i in range(100)], now=now)
         store.apply([Update(job.id, "parsing", f"file {i}") for i in range(100)], now=now + HOUR)
@@ -109,9 +109,9 @@ class TestApply:
 
     @pytest.mark.parametrize("text", ["\0", "\ud800", "'; DROP TABLE jobs; --", "ünïcödé 🌱"])
     def test_any_text_is_only_text(
-        self, store: JobStore, make_ask: MakeAsk, now: dt.datetime, text: str
+        self, store: JobStore, wanted: Wanted, now: dt.datetime, text: str
     ) -> None:
-        store.enqueue([make_ask()], now=now)
+        store.enqueue([wanted()], now=now)
         [job] = store.lease(1, parser=text, now=now)
         unknown, kept, ended = store.apply(
             [Heartbeat(text), Update(job.id, "parsing", text), Error(job.id, text)], now=now
@@ -123,8 +123,8 @@ class TestApply:
         assert ended.error == kept.detail
         assert store.job(job.number) == ended
 
-    def test_long_texts_are_cut(self, store: JobStore, make_ask: MakeAsk, now: dt.datetime) -> None:
-        store.enqueue([make_ask()], now=now)
+    def test_long_texts_are_cut(self, store: JobStore, wanted: Wanted, now: dt.datetime) -> None:
+        store.enqueue([wanted()], now=now)
         [job] = store.lease(1, now=now)
         store.apply([Update(job.id, "parsing", "x" * 1_000_000)], now=now)
         store.apply([Error(job.id, "y" * 1_000_000)], now=now)
@@ -134,9 +134,9 @@ class TestApply:
         assert {len(e.detail) for e in store.events(job.number)} <= {0, 2000}
 
     def test_nothing_is_half_done(
-        self, store: JobStore, make_ask: MakeAsk, now: dt.datetime, monkeypatch: pytest.MonkeyPatch
+        self, store: JobStore, wanted: Wanted, now: dt.datetime, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        store.enqueue([make_ask(1), make_ask(2)], now=now)
+        store.enqueue([wanted(1), wanted(2)], now=now)
         one, _ = store.lease(2, now=now)
         before = store.jobs(limit=10)
 

@@ -21,7 +21,7 @@ from postgres import empty_database
 from request_rules import RUNS, RequestRules
 from store_model import ENDED, MAX_ATTEMPTS, STAGES, Model, Wish, described
 
-from gardener_api.jobs.job import Ask, Job, JobKey, JobState, Priority, TransitionError
+from gardener_api.jobs.job import Job, JobKey, JobRequest, JobState, Priority, TransitionError
 from gardener_api.jobs.parser_calls import (
     BadState,
     Call,
@@ -76,8 +76,8 @@ class Machine(RequestRules):
             default=None,
         )
 
-    def ask(self, key: JobKey, run_id: str, priority: Priority, archives: int | None) -> Ask:
-        return Ask(
+    def ask(self, key: JobKey, run_id: str, priority: Priority, archives: int | None) -> JobRequest:
+        return JobRequest(
             key=key,
             requester=RUNS[run_id],
             run_id=run_id,

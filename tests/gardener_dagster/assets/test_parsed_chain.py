@@ -71,7 +71,7 @@ def test_a_date_whose_tables_take_too_long_is_reported_without_them(
     parser: Parser,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(parsed, "CHAIN_PATIENCE", dt.timedelta())
+    monkeypatch.setattr(parsed, "CHAIN_TIMEOUT", dt.timedelta())
     backfill_of(instance, NDT7, TMP)
     with parser:
         assert run_parse(defs, instance, [NDT7], DAYS[0], DAYS[-1], backfill="b").success

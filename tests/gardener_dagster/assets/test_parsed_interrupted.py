@@ -2,9 +2,9 @@
 
 import dagster as dg
 import pytest
-from asks import ask_for
 from dagster import DagsterExecutionInterruptedError, DagsterRunStatus, RunsFilter
 from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
+from job_requests import request_for
 from parse_runs import (
     DAYS,
     NDT7,
@@ -164,7 +164,7 @@ def test_d25_jobs_that_another_run_of_the_backfill_takes_over_are_not_waited_for
     def take_over() -> None:
         [request] = store.requests(store.jobs(limit=1)[0].number)
         keys = [job.key for job in store.jobs(limit=10)]
-        asks = [ask_for(key, requester=request.requester, run_id="other") for key in keys]
+        asks = [request_for(key, requester=request.requester, run_id="other") for key in keys]
         store.enqueue(asks, now=NOW)
 
     when_polling(take_over)

@@ -5,9 +5,9 @@ from collections.abc import Iterable
 
 import dagster as dg
 import pytest
-from asks import make_ask
 from dagster import DagsterRunStatus
 from dagster import DagsterRunStatus as Status
+from job_requests import wanted
 
 from gardener_api.jobs.job import JobState
 from gardener_api.store.store import JobStore
@@ -94,7 +94,7 @@ class TestCancelledRuns:
 class TestWithdrawCancelled:
     def ask(self, store: JobStore, *runs: dg.DagsterRun) -> None:
         asks = [
-            make_ask(DAY + n * dt.timedelta(days=1), requester=f"run/{r.run_id}", run_id=r.run_id)
+            wanted(DAY + n * dt.timedelta(days=1), requester=f"run/{r.run_id}", run_id=r.run_id)
             for n, r in enumerate(runs)
         ]
         store.enqueue(asks, now=NOW)

@@ -2,7 +2,7 @@ import datetime as dt
 
 import dagster as dg
 import pytest
-from asks import ask_for
+from job_requests import request_for
 
 from gardener_api.config import GardenerConfig
 from gardener_api.jobs.job import Priority
@@ -64,7 +64,7 @@ def test_each_source_says_how_new_it_is(
     )
     assert said["ndt_ndt7"].asset_key == KEY
     assert [said[name].metadata["days behind"].value for name in (fresh, "ndt_ndt7")] == [0, 3]
-    ask = ask_for(job_key(ndt7, DUE), priority=Priority.DAILY, daily=True)
+    ask = request_for(job_key(ndt7, DUE), priority=Priority.DAILY, daily=True)
     store.enqueue([ask], now=NOW)
     again = evaluate(defs, instance)["ndt_ndt7"]
     assert again.description is not None

@@ -4,10 +4,10 @@ from typing import Any
 
 import dagster as dg
 import pytest
-from asks import ask_for
 from dagster import DagsterRunStatus
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from job_requests import request_for
 
 from gardener_api.config import GardenerConfig
 from gardener_api.store.store import JobStore
@@ -150,7 +150,7 @@ class Sensor:
 
     def _ask(self, run_id: str) -> None:
         source = self.config.sources[0]
-        wish = ask_for(
+        wish = request_for(
             job_key(source, YESTERDAY),
             requester=f"run/{run_id}",
             run_id=run_id,

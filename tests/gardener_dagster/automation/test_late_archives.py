@@ -3,8 +3,8 @@ import json
 
 import dagster as dg
 import pytest
-from asks import ask_for, make_key
 from google.cloud import storage
+from job_requests import make_key, request_for
 from simulated import Parser, Put
 
 from gardener_api.archive import ArchiveError
@@ -61,7 +61,7 @@ def looks(
 
 def parse(store: JobStore, config: GardenerConfig, archives: int = 1, requester: str = "r") -> Job:
     source = config.source(NDT7)
-    wish = ask_for(
+    wish = request_for(
         job_key(source, DATE),
         requester=requester,
         run_id="r",
@@ -134,7 +134,7 @@ def test_what_is_to_be_parsed_anyway_is_not_asked_for(
 ) -> None:
     parse(store, config, archives=0)
     source = config.source(NDT7)
-    wish = ask_for(job_key(source, DATE), requester="again", run_id="r", join="", archives=1)
+    wish = request_for(job_key(source, DATE), requester="again", run_id="r", join="", archives=1)
     store.enqueue([wish], now=dt.datetime.now(dt.UTC))
     put_archive(DATE)
     looks.look()
@@ -145,7 +145,7 @@ def test_a_date_whose_tables_are_being_made_is_looked_at_when_they_are(
     looks: Looked, store: JobStore, config: GardenerConfig, put_archive: Put
 ) -> None:
     source = config.source(NDT7)
-    wish = ask_for(job_key(source, DATE), requester="r", run_id="r", join="", archives=0)
+    wish = request_for(job_key(source, DATE), requester="r", run_id="r", join="", archives=0)
     store.enqueue([wish], now=dt.datetime.now(dt.UTC))  # asking again would join this one
     put_archive(DATE)
     assert [looks.look(), looks.look()] == [[], []]

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from asks import ask_for
 from click.testing import CliRunner, Result
+from job_requests import request_for
 
 from gardener_api.config import GardenerConfig
 from gardener_api.jobs.job import JobState
@@ -78,7 +78,7 @@ def jobs(store: JobStore, config: GardenerConfig) -> None:
     """ndt7 of two days: the first complete, with its rows; the second failed in its loading."""
     source = config.source("ndt/ndt7")
     for day in DAYS:
-        wish = ask_for(job_key(source, day), requester="r", run_id="r", archives=0)
+        wish = request_for(job_key(source, day), requester="r", run_id="r", archives=0)
         store.enqueue([wish], now=NOW)
         store.stage(wish.key, JobState.LOADING, run_id="t", now=NOW)
     store.tables.record_partition(source.raw_table, DAYS[0], rows=1234, run_id="t", now=NOW)

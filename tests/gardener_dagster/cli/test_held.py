@@ -3,8 +3,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from asks import make_key
 from click.testing import CliRunner
+from job_requests import make_key
 
 from gardener_api.store.publishing.held import Decision, Finding
 from gardener_api.store.store import JobStore

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-from asks import ask_for
+from job_requests import request_for
 from simulated import Parser, Put
 
 from gardener_api.config import GardenerConfig
@@ -123,7 +123,7 @@ def ticker(config: GardenerConfig, store: JobStore, instance: dg.DagsterInstance
 
 def ask(store: JobStore, config: GardenerConfig, name: str, date: dt.date, daily: bool) -> None:
     source = config.source(name)
-    wish = ask_for(
+    wish = request_for(
         job_key(source, date),
         requester="r",
         run_id="r",

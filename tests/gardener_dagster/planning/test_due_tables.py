@@ -4,21 +4,22 @@ import datetime as dt
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from itertools import pairwise
+from types import MappingProxyType
 
 import pytest
-from asks import ask_for
 from hypothesis import given
 from hypothesis import strategies as st
+from job_requests import request_for
 
 from gardener_api.config import GardenerConfig
 from gardener_api.jobs.job import Job, JobKey, JobState, Parsed, Priority, Request, new_job
 from gardener_api.store.tables.table_versions import DueJoin, JoinInputs
 from gardener_dagster.planning.due_joins import JoinRun, joins_to_start
 from gardener_dagster.planning.due_tables import (
-    ANNOTATIONS_PATIENCE,
+    ANNOTATIONS_TIMEOUT,
     OTHERS_PER_TICK,
     RUNS_PER_TICK,
-    RUNS_UNENDED,
+    SOURCE_RUNS,
     TablesRun,
     awaits_annotations,
     is_cancelled,
@@ -73,7 +74,7 @@ def make_job(
     age: dt.timedelta = dt.timedelta(),
 ) -> Job:
     key = job_key(CONFIG.source(name), day(number))
-    job = new_job(ask_for(key, priority=priority), 1, now=NOW - age)
+    job = new_job(request_for(key, priority=priority), 1, now=NOW - age)
     parsed = NOW - age if state is not JobState.QUEUED else None
     return replace(job, number=NAMES.index(name) + 3 * number, state=state, parsed=parsed)
 
@@ -109,7 +110,10 @@ def due(
 
 
 def start(
-    runs: Iterable[TablesRun], open_jobs: Iterable[Job] = (), *, unended: int = 0
+    runs: Iterable[TablesRun],
+    open_jobs: Iterable[Job] = (),
+    *,
+    unended: Mapping[str, int] = MappingProxyType({}),
 ) -> list[TablesRun]:
     by_key = {job.key: job for job in open_jobs}
     return tables_to_start(CONFIG, runs, open_jobs=by_key, unended=unended, now=NOW)
@@ -178,9 +182,17 @@ def test_a_run_does_not_wait_for_annotations_that_will_take_long() -> None:
 
 def test_a_run_does_not_wait_for_annotations_that_stand_still() -> None:
     runs = due(parsed(make_job(1, "ndt/ndt7", age=10 * GATHER)))
-    for age, starts in ((ANNOTATIONS_PATIENCE - GATHER, False), (ANNOTATIONS_PATIENCE, True)):
+    for age, starts in ((ANNOTATIONS_TIMEOUT - GATHER, False), (ANNOTATIONS_TIMEOUT, True)):
         made = make_job(1, state=JobState.LOADING, age=age)
         assert bool(start(runs, [made])) is starts
+
+
+def test_a_run_waits_for_annotations_whose_run_is_still_to_come() -> None:
+    runs = due(parsed(make_job(1, "ndt/ndt7", age=10 * GATHER)))
+    assert start(runs, [make_job(1, age=2 * ANNOTATIONS_TIMEOUT)]) == []
+    # Of a date before the first partition nobody makes tables.
+    [first] = due(parsed(make_job(0, "ndt/ndt7")))
+    assert start([first], [make_job(0, state=JobState.COMPLETE), make_job(-1)]) == [first]
 
 
 def test_a_run_of_what_is_joined_with_nothing_waits_for_no_annotations() -> None:
@@ -283,13 +295,20 @@ def test_each_due_date_is_in_one_run_of_its_like(
     assert len({run.run_key for run in runs}) == len(runs)
 
 
-@given(some_parsed(), st.integers(0, 2 * RUNS_UNENDED))
-def test_a_tick_asks_for_no_more_than_its_bounds(items: list[Parsed], unended: int) -> None:
+UNENDED = st.dictionaries(st.sampled_from(NAMES), st.integers(0, 2 * SOURCE_RUNS))
+
+
+@given(some_parsed(), UNENDED)
+def test_a_tick_asks_for_no_more_than_its_bounds(
+    items: list[Parsed], unended: dict[str, int]
+) -> None:
     runs = due(items, config=make_config(1))
     chosen = within_bounds(runs, unended=unended)
     assert len(chosen) <= RUNS_PER_TICK
-    others = [run for run in chosen if run.priority is not Priority.DAILY]
-    assert len(others) <= max(0, min(OTHERS_PER_TICK, RUNS_UNENDED - unended))
+    others = [run.source.name for run in chosen if run.priority is not Priority.DAILY]
+    assert len(others) <= OTHERS_PER_TICK
+    for name in NAMES:
+        assert others.count(name) <= max(0, SOURCE_RUNS - unended.get(name, 0))
     daily = [run for run in runs if run.priority is Priority.DAILY]
     assert chosen[: len(daily)] == daily[:RUNS_PER_TICK]
 

@@ -4,13 +4,13 @@ from collections.abc import Callable
 import pytest
 from simulated import Parser
 
-from gardener_api.jobs.job import Ask, JobKey, JobState
+from gardener_api.jobs.job import JobKey, JobRequest, JobState
 from gardener_api.store.publishing.changes import PartitionChange
 from gardener_api.store.publishing.held import Decision, Finding, Outcome
 from gardener_api.store.store import JobStore
 
 MakeKey = Callable[..., JobKey]
-MakeAsk = Callable[..., Ask]
+Wanted = Callable[..., JobRequest]
 RAW = "raw_ndt.ndt7"
 ROWS = Finding(audit="rows_of_previous", description="7 rows, 10 before", numbers={"rows": 7})
 IDS = Finding(audit="ids_of_previous", description="6 of 10 ids")
@@ -92,9 +92,9 @@ def test_audits_accepted_one_by_one_add_up(
 
 @pytest.mark.parametrize("decision", list(Decision))
 def test_the_jobs_history_says_who_decided(
-    decision: Decision, store: JobStore, hold: Hold, make_ask: MakeAsk, now: dt.datetime
+    decision: Decision, store: JobStore, hold: Hold, wanted: Wanted, now: dt.datetime
 ) -> None:
-    store.enqueue([make_ask(1)], now=now)
+    store.enqueue([wanted(1)], now=now)
     [job] = store.lease(1, now=now)
     Parser(store).finish(job)
     for state in (JobState.LOADING, JobState.COPYING):

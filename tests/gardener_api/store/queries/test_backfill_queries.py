@@ -2,29 +2,29 @@ import datetime as dt
 from collections.abc import Callable
 
 from gardener_api.jobs.backfill_progress import BackfillProgress
-from gardener_api.jobs.job import Ask, JobKey, JobState
+from gardener_api.jobs.job import JobKey, JobRequest, JobState
 from gardener_api.store.store import JobStore
 from gardener_api.store.tables.tables_backfills import TablesTarget
 
 MakeKey = Callable[..., JobKey]
-MakeAsk = Callable[..., Ask]
+Wanted = Callable[..., JobRequest]
 HOUR = dt.timedelta(hours=1)
 
 
 def test_the_backfills_that_have_unfinished_jobs(
-    store: JobStore, make_ask: MakeAsk, make_key: MakeKey, now: dt.datetime
+    store: JobStore, wanted: Wanted, make_key: MakeKey, now: dt.datetime
 ) -> None:
     assert store.backfills.unfinished(now=now) == []
 
     def ask(backfill: str, *days: int, at: dt.datetime) -> None:
         requester = f"backfill/{backfill}"
-        asks = [make_ask(d, requester, backfill_id=backfill, archives=0) for d in days]
+        asks = [wanted(d, requester, backfill_id=backfill, archives=0) for d in days]
         store.enqueue(asks, now=at)
 
     ask("over", 20, at=now)
     ask("old", 1, 2, 3, 4, at=now)
     ask("new", 4, 5, at=now + HOUR)
-    store.enqueue([make_ask(30, "run/x")], now=now)
+    store.enqueue([wanted(30, "run/x")], now=now)
     for day in (1, 2, 20):
         store.stage(make_key(day), JobState.LOADING, run_id="t", now=now)
     store.stage(make_key(1), JobState.COMPLETE, run_id="t", now=now)
@@ -39,10 +39,10 @@ def test_the_backfills_that_have_unfinished_jobs(
 
 
 def test_what_was_taken_back_does_not_count(
-    store: JobStore, make_ask: MakeAsk, now: dt.datetime
+    store: JobStore, wanted: Wanted, now: dt.datetime
 ) -> None:
     asks = [
-        make_ask(day, "backfill/b", run_id=run_id, backfill_id="b")
+        wanted(day, "backfill/b", run_id=run_id, backfill_id="b")
         for day, run_id in ((1, "one"), (2, "two"))
     ]
     store.enqueue(asks, now=now)
@@ -63,7 +63,7 @@ def test_the_end_follows_from_what_ended_lately(now: dt.datetime) -> None:
 
 
 def test_backfills_of_tables_alone(
-    store: JobStore, make_ask: MakeAsk, make_key: MakeKey, now: dt.datetime
+    store: JobStore, wanted: Wanted, make_key: MakeKey, now: dt.datetime
 ) -> None:
     def make(day: int, by: str, table: str = "raw_ndt.ndt7", at: dt.datetime = now) -> None:
         date = make_key(day).date
@@ -76,7 +76,7 @@ def test_backfills_of_tables_alone(
     make(2, "backfill/t")
     make(3, "backfill/other")
     make(1, "backfill/t", "tmp_ndt.pcap")
-    store.enqueue([make_ask(day, archives=0) for day in (2, 4)], now=now)
+    store.enqueue([wanted(day, archives=0) for day in (2, 4)], now=now)
     for day in (2, 4):
         store.stage(make_key(day), JobState.LOADING, run_id="t", now=now)
     store.fail_stage(make_key(2), "no", run_id="t", now=now - 8 * HOUR)  # of an earlier run

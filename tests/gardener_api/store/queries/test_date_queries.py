@@ -3,20 +3,20 @@ from collections.abc import Callable
 
 import pytest
 
-from gardener_api.jobs.job import Ask, JobKey, JobState, Priority
+from gardener_api.jobs.job import JobKey, JobRequest, JobState, Priority
 from gardener_api.jobs.parser_calls import Update
 from gardener_api.store.store import JobStore
 
 MakeKey = Callable[..., JobKey]
-MakeAsk = Callable[..., Ask]
+Wanted = Callable[..., JobRequest]
 HOUR = dt.timedelta(hours=1)
 
 
 def test_the_last_time_that_anybody_asked(
-    store: JobStore, make_ask: MakeAsk, make_key: MakeKey, now: dt.datetime
+    store: JobStore, wanted: Wanted, make_key: MakeKey, now: dt.datetime
 ) -> None:
-    store.enqueue([make_ask(1), make_ask(2)], now=now)
-    store.enqueue([make_ask(2, requester="run:b", run_id="b")], now=now + HOUR)
+    store.enqueue([wanted(1), wanted(2)], now=now)
+    store.enqueue([wanted(2, requester="run:b", run_id="b")], now=now + HOUR)
     store.withdraw("b", by="x", now=now + 2 * HOUR)
     assert store.days.last_asked(make_key(2).date) == {make_key(2): now + HOUR}
     assert store.days.last_asked(make_key(1).date)[make_key(1)] == now
@@ -29,49 +29,47 @@ def test_the_last_time_that_anybody_asked(
 )
 def test_d26_a_date_counts_as_asked_for_unless_anything_but_a_person_took_it_back(
     store: JobStore,
-    make_ask: MakeAsk,
+    wanted: Wanted,
     make_key: MakeKey,
     now: dt.datetime,
     by: str,
     counts: bool,
 ) -> None:
-    store.enqueue([make_ask(1)], now=now)
+    store.enqueue([wanted(1)], now=now)
     store.withdraw("a", by=by, now=now)
     assert store.days.last_asked(make_key(1).date) == ({make_key(1): now} if counts else {})
 
 
 def test_d26_a_request_that_was_taken_back_counts_if_its_job_went_on(
-    store: JobStore, make_ask: MakeAsk, make_key: MakeKey, now: dt.datetime
+    store: JobStore, wanted: Wanted, make_key: MakeKey, now: dt.datetime
 ) -> None:
-    store.enqueue([make_ask(1)], now=now)
+    store.enqueue([wanted(1)], now=now)
     store.lease(1, now=now)
     store.withdraw("a", by="x", now=now)
     assert store.days.last_asked(make_key(1).date) == {make_key(1): now}
 
 
 def test_a_source_is_daily_from_its_first_daily_job(
-    store: JobStore, make_ask: MakeAsk, make_key: MakeKey, now: dt.datetime
+    store: JobStore, wanted: Wanted, make_key: MakeKey, now: dt.datetime
 ) -> None:
-    store.enqueue([make_ask(1), make_ask(3, daily=True), make_ask(2, daily=True)], now=now)
+    store.enqueue([wanted(1), wanted(3, daily=True), wanted(2, daily=True)], now=now)
     assert store.days.first_daily() == {"ndt/ndt7": make_key(2).date}
 
 
 def test_the_newest_job_of_each_key(
-    store: JobStore, make_ask: MakeAsk, make_key: MakeKey, now: dt.datetime
+    store: JobStore, wanted: Wanted, make_key: MakeKey, now: dt.datetime
 ) -> None:
-    store.enqueue([make_ask(1), make_ask(2)], now=now)
+    store.enqueue([wanted(1), wanted(2)], now=now)
     store.withdraw("a", by="x", now=now)
-    [again] = store.enqueue([make_ask(1)], now=now)
+    [again] = store.enqueue([wanted(1)], now=now)
     found = store.days.latest([make_key(day) for day in (1, 2, 3)])
     assert found[make_key(1)] == again
     assert found[make_key(2)].state is JobState.WITHDRAWN
     assert make_key(3) not in found
 
 
-def test_how_many_wait_for_their_tables(
-    store: JobStore, make_ask: MakeAsk, now: dt.datetime
-) -> None:
-    store.enqueue([make_ask(1, priority=Priority.HISTORICAL), make_ask(2)], now=now)
+def test_how_many_wait_for_their_tables(store: JobStore, wanted: Wanted, now: dt.datetime) -> None:
+    store.enqueue([wanted(1, priority=Priority.HISTORICAL), wanted(2)], now=now)
     for job in store.lease(2, now=now):
         store.apply([Update(job.id, JobState.POST_PROCESSING, "")], now=now)
     assert store.days.waiting_for_tables(Priority.HISTORICAL) == 1
@@ -79,9 +77,9 @@ def test_how_many_wait_for_their_tables(
 
 
 def test_how_many_jobs_some_requesters_asked_for(
-    store: JobStore, make_ask: MakeAsk, now: dt.datetime
+    store: JobStore, wanted: Wanted, now: dt.datetime
 ) -> None:
-    store.enqueue([make_ask(1), make_ask(2), make_ask(2, requester="run:b")], now=now)
+    store.enqueue([wanted(1), wanted(2), wanted(2, requester="run:b")], now=now)
     assert store.days.asked_by(["run:a", "run:b"]) == 3
     assert store.days.asked_by(["run:c"]) == 0
     assert store.days.asked_by([]) == 0

@@ -4,13 +4,13 @@ import datetime as dt
 from collections.abc import Callable
 from typing import Any
 
-from gardener_api.jobs.job import Announcement, Ask, Job, JobKey, JobState
+from gardener_api.jobs.job import Announcement, Job, JobKey, JobRequest, JobState
 from gardener_api.jobs.parser_calls import Error, Update
 from gardener_api.jobs.table_stages import ChainRule
 from gardener_api.store.queries.job_queries import JobOrder
 from gardener_api.store.store import JobStore
 
-MakeAsk = Callable[..., Ask]
+Wanted = Callable[..., JobRequest]
 MakeKey = Callable[..., JobKey]
 OpenStore = Callable[..., JobStore]
 
@@ -29,11 +29,11 @@ def told(store: JobStore, run_id: str) -> list[int]:
 
 class TestFacts:
     def test_unreported_is_what_can_be_told(
-        self, open_store: OpenStore, make_ask: MakeAsk, now: dt.datetime
+        self, open_store: OpenStore, wanted: Wanted, now: dt.datetime
     ) -> None:
         store = open_store(max_attempts=1)
-        store.enqueue([make_ask(day) for day in (1, 2, 3, 4)], now=now)
-        store.enqueue([make_ask(1, requester="run:b")], now=now)
+        store.enqueue([wanted(day) for day in (1, 2, 3, 4)], now=now)
+        store.enqueue([wanted(1, requester="run:b")], now=now)
         one, two, three = store.lease(3, now=now)
         assert told(store, "a") == []
         done(store, one, now)
@@ -52,11 +52,11 @@ class TestFacts:
         assert three.state is JobState.INIT
 
     def test_a_chain_is_told_of_a_job_once_its_tables_have_ended(
-        self, store: JobStore, make_ask: MakeAsk, make_key: MakeKey, now: dt.datetime
+        self, store: JobStore, wanted: Wanted, make_key: MakeKey, now: dt.datetime
     ) -> None:
         chain = {"backfill_id": "b", "covers_tables": True, "archives": 0}
-        store.enqueue([make_ask(1, **chain), make_ask(2, **chain), make_ask(3, **chain)], now=now)
-        store.enqueue([make_ask(4, archives=0)], now=now)  # of the same run, but no tables
+        store.enqueue([wanted(1, **chain), wanted(2, **chain), wanted(3, **chain)], now=now)
+        store.enqueue([wanted(4, archives=0)], now=now)  # of the same run, but no tables
 
         def dates_told(*, parsed_for: dt.timedelta, ended_for: dt.timedelta) -> list[int]:
             at = now + HOUR
@@ -75,10 +75,10 @@ class TestFacts:
         assert dates_told(parsed_for=HOUR / 2, ended_for=2 * HOUR) == [1, 2, 3, 4]
 
     def test_what_a_live_run_reports_is_announced_by_nobody_else(
-        self, store: JobStore, make_ask: MakeAsk, now: dt.datetime
+        self, store: JobStore, wanted: Wanted, now: dt.datetime
     ) -> None:
-        one, _ = store.enqueue([make_ask(1, archives=0), make_ask(2, archives=0)], now=now)
-        store.enqueue([make_ask(2, requester="run:b", run_id="b", archives=0)], now=now)
+        one, _ = store.enqueue([wanted(1, archives=0), wanted(2, archives=0)], now=now)
+        store.enqueue([wanted(2, requester="run:b", run_id="b", archives=0)], now=now)
         assert store.unannounced_runs() == {"a", "b"}
         assert [item.job for item in store.unannounced(live_runs={"b"})] == [one]
         assert store.unannounced(live_runs={"a"}) == []
@@ -87,9 +87,9 @@ class TestFacts:
         assert len(store.unannounced(live_runs={"b"})) == 2
 
     def test_unannounced_is_what_nobody_was_told(
-        self, store: JobStore, make_ask: MakeAsk, make_key: MakeKey, now: dt.datetime
+        self, store: JobStore, wanted: Wanted, make_key: MakeKey, now: dt.datetime
     ) -> None:
-        store.enqueue([make_ask(1), make_ask(2, archives=0), make_ask(3, archives=0)], now=now)
+        store.enqueue([wanted(1), wanted(2, archives=0), wanted(3, archives=0)], now=now)
         store.stage(make_key(3), JobState.LOADING, run_id="t", now=now)
         store.stage(make_key(3), JobState.COMPLETE, run_id="t", now=now)
         two, three = (item.job for item in store.unannounced())
@@ -100,14 +100,14 @@ class TestFacts:
         store.mark_announced([Announcement.of(item) for item in store.unannounced()], now=now)
         assert store.unannounced() == []
         # Told once is told: asking again does not take it back.
-        store.enqueue([make_ask(3)], now=now)
+        store.enqueue([wanted(3)], now=now)
         assert store.unannounced() == []
 
     def test_parsed_jobs_tell_who_wants_them(
-        self, store: JobStore, make_ask: MakeAsk, now: dt.datetime
+        self, store: JobStore, wanted: Wanted, now: dt.datetime
     ) -> None:
         store.enqueue(
-            [make_ask(archives=0, backfill_id="bf", covers_tables=True, requester="backfill:bf")],
+            [wanted(archives=0, backfill_id="bf", covers_tables=True, requester="backfill:bf")],
             now=now,
         )
         [item] = store.parsed_jobs()
@@ -120,13 +120,13 @@ class TestFacts:
         assert (request.asked, request.reported) == (now, None)
 
     def test_parsed_jobs_are_found_by_date_and_number(
-        self, store: JobStore, make_ask: MakeAsk, now: dt.datetime
+        self, store: JobStore, wanted: Wanted, now: dt.datetime
     ) -> None:
-        jobs = store.enqueue([make_ask(day, archives=0) for day in (1, 2, 3)], now=now)
+        jobs = store.enqueue([wanted(day, archives=0) for day in (1, 2, 3)], now=now)
         second = jobs[1].key.date
 
-        def found(**wanted: Any) -> list[int]:
-            return [1 + jobs.index(item.job) for item in store.parsed_jobs(**wanted)]
+        def found(**filters: Any) -> list[int]:
+            return [1 + jobs.index(item.job) for item in store.parsed_jobs(**filters)]
 
         assert found() == [1, 2, 3]
         assert found(first=second) == [2, 3]
@@ -134,24 +134,22 @@ class TestFacts:
         assert found(limit=2) == [1, 2]
 
     def test_who_took_a_request_back_is_known_of_a_parsed_job(
-        self, store: JobStore, make_ask: MakeAsk, now: dt.datetime
+        self, store: JobStore, wanted: Wanted, now: dt.datetime
     ) -> None:
-        [job] = store.enqueue([make_ask(1, archives=0, run_id="r")], now=now)
+        [job] = store.enqueue([wanted(1, archives=0, run_id="r")], now=now)
         store.withdraw("r", by="a person", now=now)
         [item] = store.parsed_jobs()
         assert item.requests == ()
         assert list(item.withdrawn) == store.requests_of([job.number])[job.number]
 
-    def test_filters_of_the_list(
-        self, store: JobStore, make_ask: MakeAsk, now: dt.datetime
-    ) -> None:
+    def test_filters_of_the_list(self, store: JobStore, wanted: Wanted, now: dt.datetime) -> None:
         other = JobKey.parse("archive-mlab-oti/wehe/annotation2/20240301")
-        store.enqueue([make_ask(1), make_ask(2), make_ask(key=other)], now=now)
+        store.enqueue([wanted(1), wanted(2), wanted(key=other)], now=now)
         [one, _] = store.lease(2, now=now + HOUR)
         store.apply([Update(one.id, "parsing", "100%_done")], now=now + HOUR)
 
-        def found(**wanted: object) -> list[str]:
-            return [str(job.key) for job in store.jobs(**{"limit": 10} | wanted)]  # type: ignore[arg-type]  # any filter
+        def found(**filters: object) -> list[str]:
+            return [str(job.key) for job in store.jobs(**{"limit": 10} | filters)]  # type: ignore[arg-type]  # any filter
 
         assert len(found()) == 3
         assert found(experiment="wehe") == [str(other)]

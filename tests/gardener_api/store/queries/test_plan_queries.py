@@ -2,14 +2,14 @@ import datetime as dt
 from collections.abc import Callable
 from typing import Any
 
-from gardener_api.jobs.job import Ask, JobKey, JobState, Priority
+from gardener_api.jobs.job import JobKey, JobRequest, JobState, Priority
 from gardener_api.jobs.parser_calls import Update
 from gardener_api.store.publishing.changes import PartitionChange
 from gardener_api.store.queries.plan_queries import Cost, DateRecord
 from gardener_api.store.store import JobStore
 
 MakeKey = Callable[..., JobKey]
-MakeAsk = Callable[..., Ask]
+Wanted = Callable[..., JobRequest]
 HOUR = dt.timedelta(hours=1)
 RAW, JOINED = "raw_ndt.ndt7", "ndt.ndt7"
 
@@ -23,7 +23,7 @@ def records(store: JobStore, first: int = 1, last: int = 31) -> dict[int, DateRe
     return {date.day: record for date, record in found.items()}
 
 
-def parse(store: JobStore, ask: Ask, now: dt.datetime) -> None:
+def parse(store: JobStore, ask: JobRequest, now: dt.datetime) -> None:
     """Ask for a job, and have it parsed in an hour."""
     store.enqueue([ask], now=now)
     [job] = store.lease(1, parser="p", now=now)
@@ -43,10 +43,10 @@ def record_operation(
 
 
 def test_a_date_has_its_state_its_tables_and_what_the_last_time_cost(
-    store: JobStore, make_ask: MakeAsk, make_key: MakeKey, now: dt.datetime
+    store: JobStore, wanted: Wanted, make_key: MakeKey, now: dt.datetime
 ) -> None:
     key = make_key(1)
-    parse(store, make_ask(1, archive_bytes=5_000_000_000), now)
+    parse(store, wanted(1, archive_bytes=5_000_000_000), now)
     record_operation(store, key, "load", now, bytes=7777)
     record_operation(store, key, "load", now)
     record_operation(store, key, "dedup", now)
@@ -70,20 +70,20 @@ def test_a_date_has_its_state_its_tables_and_what_the_last_time_cost(
 
 
 def test_the_state_is_the_newest_jobs_that_was_not_withdrawn(
-    store: JobStore, make_ask: MakeAsk, make_key: MakeKey, now: dt.datetime
+    store: JobStore, wanted: Wanted, make_key: MakeKey, now: dt.datetime
 ) -> None:
-    parse(store, make_ask(1), now)
+    parse(store, wanted(1), now)
     store.stage(make_key(1), JobState.LOADING, run_id="t", now=now + HOUR)
     store.fail_stage(make_key(1), "no", run_id="t", now=now + HOUR)
-    store.enqueue([make_ask(1, "run:b"), make_ask(2, "run:b")], now=now + HOUR)
+    store.enqueue([wanted(1, "run:b"), wanted(2, "run:b")], now=now + HOUR)
     store.withdraw("b", by="a person", now=now + HOUR)
     found = records(store)
     assert (found[1].state, found[1].parsed) == (JobState.FAILED, now + HOUR)
     assert found[2] == DateRecord()
 
 
-def test_dates_outside_are_left_out(store: JobStore, make_ask: MakeAsk, now: dt.datetime) -> None:
-    store.enqueue([make_ask(day) for day in range(1, 6)], now=now)
+def test_dates_outside_are_left_out(store: JobStore, wanted: Wanted, now: dt.datetime) -> None:
+    store.enqueue([wanted(day) for day in range(1, 6)], now=now)
     assert sorted(records(store, 2, 4)) == [2, 3, 4]
 
 
@@ -109,8 +109,8 @@ def test_the_parser_versions_are_those_of_the_newest_version(
 
 
 def test_jobs_that_come_before_a_backfills_are_counted(
-    store: JobStore, make_ask: MakeAsk, now: dt.datetime
+    store: JobStore, wanted: Wanted, now: dt.datetime
 ) -> None:
     for day, priority in enumerate(Priority, start=1):
-        store.enqueue([make_ask(day, priority=priority)], now=now)
+        store.enqueue([wanted(day, priority=priority)], now=now)
     assert store.plans.queued(Priority.BACKFILL) == 2

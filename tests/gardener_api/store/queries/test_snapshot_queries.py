@@ -4,14 +4,14 @@ from dataclasses import replace
 
 import pytest
 
-from gardener_api.jobs.job import LEASE_EXPIRED, PARSE_ERROR, Ask, JobKey, JobState
+from gardener_api.jobs.job import LEASE_EXPIRED, PARSE_ERROR, JobKey, JobRequest, JobState
 from gardener_api.jobs.parser_calls import Error, Heartbeat, Update
 from gardener_api.jobs.snapshot import Facts, FailedCheck, TableRun
 from gardener_api.store.queries import snapshot_queries
 from gardener_api.store.store import JobStore
 from gardener_api.store.tables.check_results import CheckResult
 
-MakeAsk = Callable[..., Ask]
+Wanted = Callable[..., JobRequest]
 MakeKey = Callable[..., JobKey]
 OpenStore = Callable[..., JobStore]
 HOUR = dt.timedelta(hours=1)
@@ -34,10 +34,10 @@ def test_an_empty_store(store: JobStore, now: dt.datetime) -> None:
 
 
 def test_where_jobs_are(
-    store: JobStore, make_ask: MakeAsk, make_key: MakeKey, now: dt.datetime
+    store: JobStore, wanted: Wanted, make_key: MakeKey, now: dt.datetime
 ) -> None:
-    store.enqueue([make_ask(day) for day in (1, 2, 3)], now=now)
-    store.enqueue([make_ask(4, archives=0)], now=now + HOUR)
+    store.enqueue([wanted(day) for day in (1, 2, 3)], now=now)
+    store.enqueue([wanted(4, archives=0)], now=now + HOUR)
     [job] = store.lease(1, parser="10.0.0.7", now=now + HOUR)
     store.stage(make_key(4), JobState.LOADING, run_id="t", now=now + HOUR)
     found = facts(store, now + 72 * HOUR)
@@ -52,15 +52,15 @@ def test_where_jobs_are(
 
 
 def test_failed_until_there_is_a_newer_job(
-    store: JobStore, make_ask: MakeAsk, make_key: MakeKey, now: dt.datetime
+    store: JobStore, wanted: Wanted, make_key: MakeKey, now: dt.datetime
 ) -> None:
-    store.enqueue([make_ask(1, archives=0)], now=now)
+    store.enqueue([wanted(1, archives=0)], now=now)
     store.stage(make_key(1), JobState.LOADING, run_id="t", now=now)
     store.fail_stage(make_key(1), "no such field", run_id="t", now=now)
     [failed] = facts(store, now).failed
     assert (failed.error, failed.failed_in) == ("no such field", JobState.LOADING)
 
-    store.enqueue([make_ask(1, requester="run:b")], now=now)
+    store.enqueue([wanted(1, requester="run:b")], now=now)
     found = facts(store, now)
     assert found.failed == []
     assert [job.state for job in found.recent] == [JobState.QUEUED]
@@ -72,28 +72,26 @@ def test_failed_until_there_is_a_newer_job(
 
 
 def test_complete_however_old(
-    store: JobStore, make_ask: MakeAsk, make_key: MakeKey, now: dt.datetime
+    store: JobStore, wanted: Wanted, make_key: MakeKey, now: dt.datetime
 ) -> None:
-    store.enqueue([make_ask(1, archives=0)], now=now)
+    store.enqueue([wanted(1, archives=0)], now=now)
     store.stage(make_key(1), JobState.LOADING, run_id="t", now=now)
     store.stage(make_key(1), JobState.COMPLETE, run_id="t", now=now)
-    store.enqueue([make_ask(1, requester="run:b")], now=now)
+    store.enqueue([wanted(1, requester="run:b")], now=now)
     found = facts(store, now)
     assert [job.state for job in found.recent] == [JobState.QUEUED]
     assert found.complete == {("ndt/ndt7", dt.date(2024, 3, 1))}
 
 
-def test_only_the_days_of_the_grid(store: JobStore, make_ask: MakeAsk, now: dt.datetime) -> None:
-    store.enqueue([make_ask(day) for day in (-29, -28, 1, 2)], now=now)
+def test_only_the_days_of_the_grid(store: JobStore, wanted: Wanted, now: dt.datetime) -> None:
+    store.enqueue([wanted(day) for day in (-29, -28, 1, 2)], now=now)
     dates = [str(job.date) for job in facts(store, now).recent]
     assert dates == ["2024-03-01", "2024-02-01"]
 
 
-def test_attempts_that_were_lost(
-    open_store: OpenStore, make_ask: MakeAsk, now: dt.datetime
-) -> None:
+def test_attempts_that_were_lost(open_store: OpenStore, wanted: Wanted, now: dt.datetime) -> None:
     store = open_store(lease=HOUR)
-    store.enqueue([make_ask(1), make_ask(2)], now=now)
+    store.enqueue([wanted(1), wanted(2)], now=now)
     first, second = store.lease(2, parser="10.0.0.7", now=now)
     store.apply([Error(second.id, "no disk")], now=now)
     store.expire(now=now + 2 * HOUR)
@@ -107,16 +105,16 @@ def test_attempts_that_were_lost(
 
 
 def test_lists_are_bounded(
-    store: JobStore, make_ask: MakeAsk, now: dt.datetime, monkeypatch: pytest.MonkeyPatch
+    store: JobStore, wanted: Wanted, now: dt.datetime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(snapshot_queries, "MOST", 2)
-    store.enqueue([make_ask(day, archives=0) for day in (1, 2, 3)], now=now)
+    store.enqueue([wanted(day, archives=0) for day in (1, 2, 3)], now=now)
     found = facts(store, now)
     assert (len(found.in_tables), found.most) == (2, 2)
 
 
-def test_parsers(store: JobStore, make_ask: MakeAsk, now: dt.datetime) -> None:
-    store.enqueue([make_ask(day) for day in range(1, 6)], now=now)
+def test_parsers(store: JobStore, wanted: Wanted, now: dt.datetime) -> None:
+    store.enqueue([wanted(day) for day in range(1, 6)], now=now)
     one, two = store.lease(2, parser="10.0.0.1", now=now)
     [three] = store.lease(1, parser="10.0.0.2", now=now + HOUR)
     store.apply([Update(one.id, "postProcessing")], now=now + HOUR)
@@ -132,21 +130,19 @@ def test_parsers(store: JobStore, make_ask: MakeAsk, now: dt.datetime) -> None:
 
 
 def test_a_parser_that_holds_a_job_for_long_is_seen(
-    store: JobStore, make_ask: MakeAsk, now: dt.datetime, monkeypatch: pytest.MonkeyPatch
+    store: JobStore, wanted: Wanted, now: dt.datetime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(snapshot_queries, "PARSER_CHANGES", 1)
-    store.enqueue([make_ask(1)], now=now)
+    store.enqueue([wanted(1)], now=now)
     store.lease(1, parser="10.0.0.1", now=now)
-    store.enqueue([make_ask(2)], now=now + HOUR)
+    store.enqueue([wanted(2)], now=now + HOUR)
     assert [p.address for p in store.overview.parsers()] == ["10.0.0.1"]
 
 
-def test_generations(
-    store: JobStore, make_ask: MakeAsk, make_key: MakeKey, now: dt.datetime
-) -> None:
-    store.enqueue([make_ask(1)], now=now)
+def test_generations(store: JobStore, wanted: Wanted, make_key: MakeKey, now: dt.datetime) -> None:
+    store.enqueue([wanted(1)], now=now)
     store.withdraw("a", by="x", now=now)
-    store.enqueue([make_ask(1, requester="run:b"), make_ask(2)], now=now + HOUR)
+    store.enqueue([wanted(1, requester="run:b"), wanted(2)], now=now + HOUR)
     found = store.overview.generations(make_key(1))
     assert [(g.generation, g.state, g.created) for g in found] == [
         (2, JobState.QUEUED, now + HOUR),
@@ -155,9 +151,9 @@ def test_generations(
 
 
 def test_d35_damaged_archives_that_a_parser_has_named(
-    store: JobStore, make_ask: MakeAsk, make_key: MakeKey, now: dt.datetime
+    store: JobStore, wanted: Wanted, make_key: MakeKey, now: dt.datetime
 ) -> None:
-    store.enqueue([make_ask(day) for day in (1, 2)], now=now)
+    store.enqueue([wanted(day) for day in (1, 2)], now=now)
     for detail in ("damaged archives: 1 of 2: a.tgz (it is empty)", "3 corrupt tests left out"):
         [job] = store.lease(1, parser="p", now=now)
         store.apply([Update(job.id, "parsing"), Update(job.id, "postProcessing", detail)], now=now)
@@ -167,14 +163,14 @@ def test_d35_damaged_archives_that_a_parser_has_named(
     assert damaged.detail.startswith("damaged archives: 1 of 2: a.tgz")
     assert facts(store, now + 25 * HOUR).damaged == []
     store.fail_stage(make_key(1), "no such field", run_id="t", now=now)
-    store.enqueue([make_ask(1)], now=now)
+    store.enqueue([wanted(1)], now=now)
     assert facts(store, now + HOUR).damaged == [], "it is parsed again"
 
 
 def test_checks_that_have_not_passed(
-    store: JobStore, make_ask: MakeAsk, make_key: MakeKey, now: dt.datetime
+    store: JobStore, wanted: Wanted, make_key: MakeKey, now: dt.datetime
 ) -> None:
-    [job] = store.enqueue([make_ask(1)], now=now)
+    [job] = store.enqueue([wanted(1)], now=now)
     failing = CheckResult(
         table="raw_ndt.ndt7",
         name="rows_of_week",
@@ -202,9 +198,9 @@ def test_checks_that_have_not_passed(
 
 
 def test_how_far_the_runs_of_the_tables_are(
-    store: JobStore, make_ask: MakeAsk, make_key: MakeKey, now: dt.datetime
+    store: JobStore, wanted: Wanted, make_key: MakeKey, now: dt.datetime
 ) -> None:
-    store.enqueue([make_ask(day, archives=0) for day in range(1, 7)], now=now)
+    store.enqueue([wanted(day, archives=0) for day in range(1, 7)], now=now)
     assert store.overview.table_runs() == []
     for day in (1, 2, 3, 4):
         store.stage(make_key(day), JobState.LOADING, run_id="r", now=now)

@@ -19,12 +19,12 @@ from unittest import mock
 
 import dagster as dg
 import pytest
-from asks import ask_for
 from chain import resumed
 from dagster import AssetRecordsFilter, DagsterRunStatus
 from fake_warehouse import FAKES, FakeGcs, FakeTables, FakeWarehouse
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from job_requests import request_for
 from simulated import Parser
 
 from gardener_api.config import GardenerConfig, load_config
@@ -110,7 +110,7 @@ class World:
     def parse(self, date: dt.date) -> None:
         number = self.parses.get(date, 0) + 1
         key = job_key(self.config.source("ndt/ndt7"), date)
-        ask = ask_for(key, requester=f"parse {number}", archives=1)
+        ask = request_for(key, requester=f"parse {number}", archives=1)
         [job] = self.store.enqueue([ask], now=dt.datetime.now(dt.UTC))
         if job.state is not JobState.QUEUED:
             return  # a run died while it made the tables: who asks gets those of the open job

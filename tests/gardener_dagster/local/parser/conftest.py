@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
-from asks import ask_for
 from google.cloud.storage import Bucket
+from job_requests import request_for
 from worker_threads import DATE, Starter
 
 from gardener_api.config import GardenerConfig
@@ -168,7 +168,7 @@ def make_job(store: JobStore, bucket: Bucket) -> MakeJob:
         bucket: str | None = None,
     ) -> JobKey:
         key = JobKey(bucket=bucket or archive.name, experiment="ndt", datatype=datatype, date=date)
-        ask = ask_for(
+        ask = request_for(
             key, requester="somebody", run_id="run", filter=filter, join=None, archives=None
         )
         store.enqueue([ask], now=dt.datetime.now(dt.UTC))

@@ -1,9 +1,9 @@
-"""Wishes for jobs, as tests make them: of ndt7, by one run."""
+"""Requests for jobs, as tests make them: of ndt7, by one run."""
 
 import datetime as dt
 from typing import Any
 
-from gardener_api.jobs.job import Ask, JobKey, Priority
+from gardener_api.jobs.job import JobKey, JobRequest, Priority
 
 
 def make_key(date: dt.date, datatype: str = "ndt7") -> JobKey:
@@ -11,17 +11,17 @@ def make_key(date: dt.date, datatype: str = "ndt7") -> JobKey:
     return JobKey(bucket="archive-mlab-oti", experiment="ndt", datatype=datatype, date=date)
 
 
-def make_ask(date: dt.date, **changed: Any) -> Ask:
-    """An ask for ndt7 on a date; ``changed`` as in ``ask_for``."""
-    return ask_for(**{"key": make_key(date)} | changed)
+def wanted(date: dt.date, **changed: Any) -> JobRequest:
+    """A request for ndt7 on a date; ``changed`` as in ``request_for``."""
+    return request_for(**{"key": make_key(date)} | changed)
 
 
-def ask_for(key: JobKey, **changed: Any) -> Ask:
-    """An ask for a key.
+def request_for(key: JobKey, **changed: Any) -> JobRequest:
+    """A request for a key.
 
     Args:
         key: What is asked for.
-        **changed: Fields of ``Ask`` that are to be different.
+        **changed: Fields of ``JobRequest`` that are to be different.
     """
     requester = str(changed.get("requester", "run:a"))
     values: dict[str, Any] = {
@@ -39,4 +39,4 @@ def ask_for(key: JobKey, **changed: Any) -> Ask:
         "rank": 0,
         "archives": 3,
     }
-    return Ask(**values | changed)
+    return JobRequest(**values | changed)

@@ -263,7 +263,7 @@ def _is_soon_joined(
 
 
 def _is_soon_made(config: GardenerConfig, job: Job, now: dt.datetime) -> bool:
-    """Whether the tables of a job are being made, or their run is due before less urgent ones."""
+    """Whether the tables of annotations are being made, or their run comes first in the order."""
     if job.state is JobState.POST_PROCESSING:
         return is_partition(config, job.key.date, now=now)
     return job.state not in BEFORE_PARSED and now - job.entered < ANNOTATIONS_TIMEOUT

@@ -159,7 +159,7 @@ class Tables(_Section):
     """
 
     dates_per_run: int = Field(default=32, ge=1, le=1000)
-    dates_at_once: int = Field(default=4, ge=1, le=100)
+    dates_at_once: int = Field(default=8, ge=1, le=100)
     gather: Duration = dt.timedelta(seconds=60)
 
 

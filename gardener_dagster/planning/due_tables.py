@@ -35,8 +35,8 @@ OTHERS_PER_TICK = 6
 """Those of them that are not daily. The tick ends sooner, and the next one sees daily dates that
 have come meanwhile: to submit a run takes seconds where all processors are busy."""
 SOURCE_RUNS = 4
-"""Unended runs of a source, from which on a sensor asks for daily ones only: as many as may run at
-once. What is due beyond waits in the store, where more urgent dates still come first, neighbours
+"""Unended runs of a source, from which on a sensor asks for daily ones only: what runs, and enough
+in the queue to follow it. What is due beyond waits in the store, where more urgent dates still come first, neighbours
 still join a range, and annotations do not get far ahead of what they are joined to."""
 
 ANNOTATIONS_TIMEOUT = dt.timedelta(minutes=10)

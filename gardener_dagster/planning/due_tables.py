@@ -36,8 +36,9 @@ OTHERS_PER_TICK = 6
 have come meanwhile: to submit a run takes seconds where all processors are busy."""
 SOURCE_RUNS = 4
 """Unended runs of a source, from which on a sensor asks for daily ones only: what runs, and enough
-in the queue to follow it. What is due beyond waits in the store, where more urgent dates still come first, neighbours
-still join a range, and annotations do not get far ahead of what they are joined to."""
+in the queue to follow it. What is due beyond waits in the store, where more urgent dates still come
+first, neighbours still join a range, and annotations do not get far ahead of what they are joined
+to."""
 
 ANNOTATIONS_TIMEOUT = dt.timedelta(minutes=10)
 """How long the tables of annotations may be in one stage, once their run has begun, before the rows

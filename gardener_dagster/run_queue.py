@@ -27,11 +27,10 @@ from dagster import (
 )
 
 from gardener_dagster.assets.keys import (
-    DAILY_TABLES_TAG,
     PARSE_TAG,
     PARSED,
-    QUEUE_TAG,
     TABLES_TAG,
+    URGENT_TABLES_TAG,
     priority_of,
     tables_tag,
 )
@@ -98,7 +97,7 @@ def _groups(context: SubmitRunContext) -> dict[AssetKey, str] | None:
     if selected is None:  # all assets of that job
         selected = graph.asset_keys_for_job(run.job_name)
     unknown = {key for key in selected if not graph.has(key)}
-    if unknown and {PARSE_TAG, TABLES_TAG, DAILY_TABLES_TAG} & run.tags.keys():
+    if unknown and {PARSE_TAG, TABLES_TAG, URGENT_TABLES_TAG} & run.tags.keys():
         return None
     made = graph.materializable_asset_keys & selected
     return {key: graph.get(key).group_name for key in made} | {key: key.path[0] for key in unknown}
@@ -119,7 +118,7 @@ def limit_tags(tags: Mapping[str, str], groups: Mapping[AssetKey, str]) -> dict[
     if any(key.path[0] == PARSED for key in groups):
         return {PARSE_TAG: priority_of(tags).name.lower()}
     experiments = "+".join(sorted(set(groups.values())))
-    return {tables_tag(tags.get(QUEUE_TAG)): experiments} if groups else {}
+    return {tables_tag(tags): experiments} if groups else {}
 
 
 class GardenerRunLauncher(DefaultRunLauncher):

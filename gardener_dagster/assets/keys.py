@@ -36,8 +36,9 @@ HISTORY_TAG = "gardener/history"
 PARSE_TAG = "gardener/parse"
 """On each run that waits for parsers: for whom it asks. The run queue has a limit for each."""
 
-DAILY_TABLES_TAG = "gardener/daily_tables"
-"""On each daily run that makes tables: the experiment. The run queue keeps places for them."""
+URGENT_TABLES_TAG = "gardener/urgent_tables"
+"""On each run that makes tables and that must not wait for backfills: the experiment. The run queue
+keeps places for them."""
 
 TABLES_TAG = "gardener/tables"
 """On each other run that makes tables: the experiment. The run queue has a limit for each."""
@@ -99,9 +100,16 @@ def source_tables(source: Source) -> SourceTables:
     )
 
 
-def tables_tag(queue_order: str | None) -> str:
-    """The tag of a run that makes tables, by its ``dagster/priority``."""
-    return DAILY_TABLES_TAG if queue_order == QUEUE_ORDER[Priority.DAILY] else TABLES_TAG
+def tables_tag(tags: Mapping[str, str]) -> str:
+    """The tag of a run that makes tables, by its other tags.
+
+    Daily runs are urgent, and those that a person launches: they have neither a place in the order
+    of the queue nor a backfill.
+    """
+    order = tags.get(QUEUE_TAG)
+    is_launched_by_hand = order is None and BACKFILL_TAG not in tags
+    is_urgent = is_launched_by_hand or order == QUEUE_ORDER[Priority.DAILY]
+    return URGENT_TABLES_TAG if is_urgent else TABLES_TAG
 
 
 def priority_of(tags: Mapping[str, str]) -> Priority:

@@ -100,7 +100,7 @@ def tables_request(
             with it.
         tags: Its tags besides those.
     """
-    all_tags = {tables_tag(QUEUE_ORDER[priority]): source.experiment, **tags}
+    all_tags = {tables_tag({QUEUE_TAG: QUEUE_ORDER[priority]}): source.experiment, **tags}
     if backfill_id:
         all_tags[BACKFILL_TAG] = backfill_id
     return _run_request(keys, first, last, run_key=run_key, priority=priority, tags=all_tags)

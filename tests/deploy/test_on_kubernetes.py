@@ -27,7 +27,7 @@ from stack_client import wait_for_backfill
 from waiting import until
 
 from gardener_api.jobs.job import Job, JobState
-from gardener_dagster.assets.keys import DAILY_TABLES_TAG, PARSE_TAG, TABLES_TAG
+from gardener_dagster.assets.keys import PARSE_TAG, TABLES_TAG, URGENT_TABLES_TAG
 from gardener_dagster.local.demo.upload import upload_archives
 from gardener_dagster.local.samples.archives import Expected, make_samples
 from gardener_dagster.planning.daily import newest_due
@@ -232,7 +232,7 @@ def test_every_run_was_a_pod_of_its_kind(story: Story, stack: KubernetesStack) -
         annotations = pod.job["spec"]["template"]["metadata"].get("annotations") or {}
         [container] = pod.spec["containers"]
         safe = annotations.get("cluster-autoscaler.kubernetes.io/safe-to-evict")
-        assert len({PARSE_TAG, TABLES_TAG, DAILY_TABLES_TAG} & run.tags.keys()) == 1, run.tags
+        assert len({PARSE_TAG, TABLES_TAG, URGENT_TABLES_TAG} & run.tags.keys()) == 1, run.tags
         assert safe == ("false" if PARSE_TAG in run.tags else None)
         assert container["image"] == "gardener:latest"
         assert container["resources"]["limits"]["memory"] == (

@@ -24,16 +24,18 @@ from waiting import until
 
 from gardener_api.jobs.job import Priority
 from gardener_dagster.assets.keys import (
-    DAILY_TABLES_TAG,
+    BACKFILL_TAG,
     PARSE_TAG,
     PRIORITY_TAG,
     QUEUE_ORDER,
     QUEUE_TAG,
     TABLES_TAG,
+    URGENT_TABLES_TAG,
 )
 from gardener_dagster.run_queue import GardenerRunQueue, limit_tags
 
 DAILY = {QUEUE_TAG: QUEUE_ORDER[Priority.DAILY]}
+BACKFILL = {BACKFILL_TAG: "b"}
 ROOT = Path(__file__).parent.parent.parent
 ORIGIN = RemoteJobOrigin(
     RemoteRepositoryOrigin(
@@ -102,8 +104,11 @@ def test_the_instance_has_this_queue(instance: dg.DagsterInstance) -> None:
 def test_a_run_is_tagged_with_what_it_does() -> None:
     assert limit_tags({}, {PARSED: "ndt"}) == {PARSE_TAG: "backfill"}
     assert limit_tags({PRIORITY_TAG: "daily"}, {PARSED: "ndt"}) == {PARSE_TAG: "daily"}
-    assert limit_tags({}, {raw("wehe"): "wehe", raw("ndt"): "ndt"}) == {TABLES_TAG: "ndt+wehe"}
-    assert limit_tags(DAILY, {raw("ndt"): "ndt"}) == {DAILY_TABLES_TAG: "ndt"}
+    tables = {raw("wehe"): "wehe", raw("ndt"): "ndt"}
+    assert limit_tags(BACKFILL, tables) == {TABLES_TAG: "ndt+wehe"}
+    assert limit_tags({QUEUE_TAG: "-10"}, tables) == {TABLES_TAG: "ndt+wehe"}
+    assert limit_tags(DAILY, tables) == {URGENT_TABLES_TAG: "ndt+wehe"}
+    assert limit_tags({}, tables) == {URGENT_TABLES_TAG: "ndt+wehe"}, "a person launched it"
 
 
 def test_d44_a_run_over_the_whole_chain_holds_no_place_of_tables_while_it_waits(
@@ -115,7 +120,7 @@ def test_d44_a_run_over_the_whole_chain_holds_no_place_of_tables_while_it_waits(
         queue.submit(PARSED, limit_tags({}, whole))
     assert len(queue.start()) == 6
     for experiment in ("ndt", "wehe"):
-        queue.submit(raw(experiment))
+        queue.submit(raw(experiment), BACKFILL)
     assert len(queue.start()) == 2
 
 
@@ -123,7 +128,7 @@ def test_waiting_parse_runs_starve_neither_tables_nor_daily_ones(queue: Queue) -
     for _ in range(40):
         queue.submit(PARSED)
     assert len(queue.start()) == 6
-    queue.submit(raw("ndt"))
+    queue.submit(raw("ndt"), BACKFILL)
     queue.submit(PARSED, {PRIORITY_TAG: "daily"})
     started = queue.start()
     assert [run.tags.get(PARSE_TAG) for run in started] == [None, "daily"]
@@ -138,9 +143,9 @@ def test_the_historical_pass_has_one_run(queue: Queue) -> None:
 def test_one_experiment_does_not_starve_another(queue: Queue) -> None:
     for experiment in ("ndt", "wehe", "msak"):
         for _ in range(8):
-            queue.submit(raw(experiment))
+            queue.submit(raw(experiment), BACKFILL)
     assert len(queue.start()) == 3
-    queue.submit(raw("utilization"))
+    queue.submit(raw("utilization"), BACKFILL)
     [run] = queue.start()
     assert run.tags[TABLES_TAG] == "utilization"
 
@@ -151,19 +156,22 @@ def test_all_limits_fit_together(queue: Queue) -> None:
             queue.submit(PARSED, {PRIORITY_TAG: priority})
     for experiment in ("ndt", "wehe", "msak", "utilization"):
         for _ in range(8):
-            queue.submit(raw(experiment))
+            queue.submit(raw(experiment), BACKFILL)
             queue.submit(raw(experiment), DAILY)
     started = queue.start()
-    counts = {PARSE_TAG: 4 + 6 + 1, TABLES_TAG: 4, DAILY_TABLES_TAG: 8}
+    counts = {PARSE_TAG: 4 + 6 + 1, TABLES_TAG: 4, URGENT_TABLES_TAG: 8}
     assert {tag: sum(tag in run.tags for run in started) for tag in counts} == counts
 
 
-def test_daily_tables_do_not_wait_for_a_place_of_a_backfill(queue: Queue) -> None:
+@pytest.mark.parametrize("tags", [DAILY, {}], ids=["daily", "launched by hand"])
+def test_urgent_tables_do_not_wait_for_a_place_of_a_backfill(
+    queue: Queue, tags: dict[str, str]
+) -> None:
     for _ in range(8):
-        queue.submit(raw("ndt"))
+        queue.submit(raw("ndt"), BACKFILL)
     assert len(queue.start()) == 1
-    daily = {queue.submit(raw("ndt"), DAILY).run_id for _ in range(7)}
-    assert {run.run_id for run in queue.start()} == daily
+    urgent = {queue.submit(raw("ndt"), tags).run_id for _ in range(7)}
+    assert {run.run_id for run in queue.start()} == urgent
 
 
 def test_the_tables_of_a_daily_job_come_before_those_of_a_backfill(queue: Queue) -> None:
@@ -176,7 +184,7 @@ def test_the_tables_of_a_daily_job_come_before_those_of_a_backfill(queue: Queue)
 def test_a_run_that_is_due_while_the_code_server_restarts_waits_for_it(
     queue: Queue, instance: dg.DagsterInstance
 ) -> None:
-    run = queue.submit(raw("ndt"))
+    run = queue.submit(raw("ndt"), BACKFILL)
     instance.report_dagster_event(dg.DagsterEvent.job_enqueue(run), run_id=run.run_id)
     target = GrpcServerTarget(host="localhost", port=1, socket=None, location_name="gardener")
     with pytest.warns(UserWarning, match="gardener"):
@@ -190,7 +198,7 @@ def test_a_run_that_is_due_while_the_daemon_ends_is_launched_again(
     queue: Queue, instance: dg.DagsterInstance
 ) -> None:
     """A daemon that ends lets go of the code location, while its threads still launch runs."""
-    run = queue.submit(raw("ndt"))
+    run = queue.submit(raw("ndt"), BACKFILL)
     instance.report_dagster_event(dg.DagsterEvent.job_enqueue(run), run_id=run.run_id)
     daemon = QueuedRunCoordinatorDaemon(interval_seconds=1)
     with WorkspaceProcessContext(instance, EmptyWorkspaceTarget()) as workspace, daemon:

@@ -10,7 +10,7 @@ from dagster._core.remote_origin import RemoteJobOrigin
 from dagster._core.workspace.context import WorkspaceProcessContext, WorkspaceRequestContext
 from dagster._core.workspace.load_target import EmptyWorkspaceTarget, ModuleTarget
 
-from gardener_dagster.assets.keys import PARSE_TAG, TABLES_TAG
+from gardener_dagster.assets.keys import BACKFILL_TAG, PARSE_TAG, TABLES_TAG, URGENT_TABLES_TAG
 from gardener_dagster.run_queue import GardenerRunQueue
 
 ROOT = Path(__file__).parent.parent.parent
@@ -68,7 +68,8 @@ def limits_of(
     queued = workspace.instance.get_run_by_id(run.run_id)
     assert queued is not None
     assert queued.status is DagsterRunStatus.QUEUED
-    return {tag: queued.tags[tag] for tag in (PARSE_TAG, TABLES_TAG) if tag in queued.tags}
+    limited = (PARSE_TAG, TABLES_TAG, URGENT_TABLES_TAG)
+    return {tag: queued.tags[tag] for tag in limited if tag in queued.tags}
 
 
 @pytest.mark.parametrize("job_name", ["freshness", "expire_tmp"])
@@ -80,7 +81,7 @@ def test_d28_a_run_that_makes_no_tables_waits_for_none(
 
 def test_a_run_counts_for_what_it_makes(workspace: WorkspaceRequestContext) -> None:
     assert tags_of(workspace, "__ASSET_JOB", "parsed/ndt/ndt7") == {PARSE_TAG}
-    assert tags_of(workspace, "__ASSET_JOB", "raw_ndt/ndt7") == {TABLES_TAG}
+    assert tags_of(workspace, "__ASSET_JOB", "raw_ndt/ndt7") == {URGENT_TABLES_TAG}
     assert tags_of(workspace, "__ASSET_JOB") == {PARSE_TAG}  # without a selection: all of the job
 
 
@@ -98,4 +99,4 @@ def test_a_run_that_is_launched_while_the_daemon_shuts_down_counts_too(
     assert limits("parsed/ndt/ndt7", **asked_for) == asked_for
     assert limits("parsed/ndt/ndt7") == {PARSE_TAG: "backfill"}
     assert limits("raw_ndt/ndt7", **{TABLES_TAG: "ndt"}) == {TABLES_TAG: "ndt"}
-    assert limits("raw_ndt/ndt7") == {TABLES_TAG: "raw_ndt"}
+    assert limits("raw_ndt/ndt7", **{BACKFILL_TAG: "b"}) == {TABLES_TAG: "raw_ndt"}

@@ -10,7 +10,7 @@ from dagster import DagsterInstance
 from sqlalchemy import Connection, func, select
 
 from gardener_api.store import schema
-from gardener_dagster.assets.keys import DAILY_TABLES_TAG, TABLES_TAG
+from gardener_dagster.assets.keys import TABLES_TAG, URGENT_TABLES_TAG
 
 _COLOUR = re.compile(r"\x1b\[\d*m")
 _LOGGED = re.compile(r"^(\S+ \S+ [+-]\d{4}) - dagster\.daemon\.(\w+) - \w+ - (.*)$")
@@ -87,7 +87,7 @@ def run_ends(instance: DagsterInstance) -> Iterator[dt.datetime]:
     for record in instance.get_run_records():
         if (
             record.end_time is not None
-            and {TABLES_TAG, DAILY_TABLES_TAG} & record.dagster_run.tags.keys()
+            and {TABLES_TAG, URGENT_TABLES_TAG} & record.dagster_run.tags.keys()
         ):
             yield _utc(record.end_time)
 

@@ -7,13 +7,13 @@ own.
 
 import datetime as dt
 import logging
+import queue
 import signal
 import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
 from itertools import islice
-from types import FrameType
 
 from gardener_api.client import JobGone, JobsAPIError, JobsClient, LeasedJob
 from gardener_api.jobs.job import JobState
@@ -205,13 +205,17 @@ def run_worker(
         token: What the jobs API wants to be shown.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    stopping = threading.Event()
+    stopping, told = threading.Event(), queue.SimpleQueue[int]()
 
-    def stop(number: int, frame: FrameType | None) -> None:
+    def stop_when_told() -> None:
+        told.get()
         stopping.set()
 
+    # A signal interrupts this thread, which may hold the event's lock: to set the event in the
+    # handler would wait for that lock for ever. A SimpleQueue may be written to in a handler.
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, stop)
+        signal.signal(number, lambda number, _: told.put(number))
+    threading.Thread(target=stop_when_told, daemon=True).start()
     with JobsClient(api_url, token=token) as jobs, storage_client() as client:
         log.info("asking %s for jobs, writing to gs://%s", api_url, output_bucket)
         archives = ArchiveParser(

@@ -268,3 +268,25 @@ def test_a_process_ends_when_it_is_told_to(
     assert "1 archives, 2 rows, 0 corrupt tests" in text
     assert text.endswith("ended\n")
     assert objects(bucket) == {"a.tgz.jsonl": 2}
+
+
+WAITS_FOR_THE_LOCK = """
+import os, signal, sys, threading
+from gardener_dagster.local.parser.worker import run_worker
+
+class Interrupted(threading.Event):
+    def wait(self, timeout=None):
+        with self._cond:  # as Event.wait does, for a moment
+            os.kill(os.getpid(), signal.SIGTERM)
+        return super().wait(timeout)
+
+threading.Event = Interrupted
+run_worker(sys.argv[1], output_bucket="etl-mlab", poll_seconds=60, threads=2)
+"""
+
+
+def test_a_process_ends_that_is_told_to_while_it_begins_to_wait(
+    sidecar: Sidecar, bucket: Bucket
+) -> None:
+    command = [sys.executable, "-c", WAITS_FOR_THE_LOCK, sidecar()]
+    assert subprocess.run(command, timeout=20, check=False, env=os.environ).returncode == 0

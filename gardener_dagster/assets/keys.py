@@ -104,8 +104,10 @@ def tables_tag(tags: Mapping[str, str]) -> str:
     """The tag of a run that makes tables, by its other tags.
 
     Daily runs are urgent, and those that a person launches: they have neither a place in the order
-    of the queue nor a backfill.
+    of the queue nor a backfill. A re-execution has the tags of its parent.
     """
+    if TABLES_TAG in tags:
+        return TABLES_TAG
     order = tags.get(QUEUE_TAG)
     is_launched_by_hand = order is None and BACKFILL_TAG not in tags
     is_urgent = is_launched_by_hand or order == QUEUE_ORDER[Priority.DAILY]

@@ -108,6 +108,7 @@ def test_a_run_is_tagged_with_what_it_does() -> None:
     assert limit_tags(BACKFILL, tables) == {TABLES_TAG: "ndt+wehe"}
     assert limit_tags({QUEUE_TAG: "-10"}, tables) == {TABLES_TAG: "ndt+wehe"}
     assert limit_tags(DAILY, tables) == {URGENT_TABLES_TAG: "ndt+wehe"}
+    assert limit_tags({TABLES_TAG: "ndt"}, tables) == {TABLES_TAG: "ndt+wehe"}, "again"
     assert limit_tags({}, tables) == {URGENT_TABLES_TAG: "ndt+wehe"}, "a person launched it"
 
 

@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import signal
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,11 +22,14 @@ MEMORY_BYTES = 8 * 2**30
 
 
 def pytest_configure() -> None:
-    """Files of tests are in memory where there is room.
+    """Files of tests are in memory where there is room, and processes can be ended.
 
     Hundreds of SQLite databases wait for the disk else: a third of the suite's time. TMPDIR, if
-    set, says where they are.
+    set, says where they are. In a background job of a script SIGINT is ignored, also by what it
+    starts; Dagster's processes then ignore SIGTERM, too, since they handle both alike.
     """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if "TMPDIR" in os.environ or not os.access(MEMORY, os.W_OK):
         return
     if shutil.disk_usage(MEMORY).free >= MEMORY_BYTES:

@@ -108,7 +108,7 @@ Refusal = Gone | BadState | NoJob
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LeasePolicy:
-    """For how long a parser gets a job, and how often a job is tried."""
+    """How long a parser may keep a job without a call, and how often a job is tried."""
 
     lease: dt.timedelta  # how long a parser may be silent
     max_attempts: int
@@ -138,7 +138,7 @@ def apply_report(
     Args:
         job: The job whose present attempt has that ID; ``None`` if there is none.
         call: The call.
-        policy: Of leases.
+        policy: How long a lease is, and how often a job is tried.
         now: The time.
     """
     if job is None or job.leased is None:

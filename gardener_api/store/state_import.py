@@ -47,7 +47,7 @@ def import_jobs(
     Args:
         engine: Of the store.
         saved: The jobs.
-        policy: Of leases.
+        policy: How long a lease is, and how often a job is tried.
         now: The time.
         dry_run: Change nothing.
 

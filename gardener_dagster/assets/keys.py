@@ -103,8 +103,8 @@ def source_tables(source: Source) -> SourceTables:
 def tables_tag(tags: Mapping[str, str]) -> str:
     """The tag of a run that makes tables, by its other tags.
 
-    Daily runs are urgent, and those that a person launches: they have neither a place in the order
-    of the queue nor a backfill. A re-execution has the tags of its parent.
+    Daily runs are urgent, and so is a run that a person launches: one without ``dagster/priority``
+    that belongs to no backfill. A re-execution keeps the tag of its parent.
     """
     if TABLES_TAG in tags:
         return TABLES_TAG

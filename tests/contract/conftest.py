@@ -40,8 +40,8 @@ class Sidecar:
 
     def ask(self, day: int = 1, **changed: Any) -> None:
         """Put a job of March 2024 into the queue."""
-        wish = wanted(dt.date(2024, 3, day), **changed)
-        self.store.enqueue([wish], now=self.now)
+        request = wanted(dt.date(2024, 3, day), **changed)
+        self.store.enqueue([request], now=self.now)
 
     def request(
         self, method: str, target: str, body: bytes = b"", headers: dict[str, str] | None = None

@@ -116,7 +116,7 @@ class Teller:
         last = MISSED[0] - ONE_DAY
         for source in self.stack.config.sources:
             key = job_key(source, last)
-            wish = request_for(
+            request = request_for(
                 key,
                 requester="then",
                 run_id="then",
@@ -125,7 +125,7 @@ class Teller:
                 join="",
                 archives=0,
             )
-            self.stack.store.enqueue([wish], now=due_at(last))
+            self.stack.store.enqueue([request], now=due_at(last))
             for state in (JobState.LOADING, JobState.COMPLETE):
                 self.stack.store.stage(key, state, run_id="then", now=due_at(last))
         daily_schedule.turn_on(self.instance, last_tick=due_at(last))

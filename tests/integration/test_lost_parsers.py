@@ -26,7 +26,7 @@ DATES = (AFTER_NEXT, IN_THE_MIDDLE, COMES_BACK)
 def ask(stack: StackClient, source_name: str, date: dt.date) -> JobKey:
     source = stack.config.source(source_name)
     key = job_key(source, date)
-    wish = request_for(
+    request = request_for(
         key,
         requester="test",
         run_id="test",
@@ -35,7 +35,7 @@ def ask(stack: StackClient, source_name: str, date: dt.date) -> JobKey:
         join=source.target_datasets.join,
         archives=stack.expected[source_name.removeprefix("ndt/"), date].archives,
     )
-    stack.store.enqueue([wish], now=dt.datetime.now(dt.UTC))
+    stack.store.enqueue([request], now=dt.datetime.now(dt.UTC))
     return key
 
 

@@ -65,8 +65,10 @@ class Chain:
         """What the store and the buckets hold after a parse of these rows."""
         source = self.config.source(name)
         key = job_key(source, date)
-        wish = request_for(key, requester=f"r{len(rows)}{archives}", run_id="r", archives=archives)
-        [job] = self.store.enqueue([wish], now=dt.datetime.now(dt.UTC))
+        request = request_for(
+            key, requester=f"r{len(rows)}{archives}", run_id="r", archives=archives
+        )
+        [job] = self.store.enqueue([request], now=dt.datetime.now(dt.UTC))
         for archive in {r["parser"]["ArchiveURL"].rsplit("/", 1)[1] for r in rows}:
             self._put(date, source.datatype, archive)
             of_archive = [r for r in rows if archive in json.dumps(r)]

@@ -76,18 +76,11 @@ class KubernetesStack:
             return [blob.name for blob in client.list_blobs(bucket)]
 
     def replace(self, name: str, between: Callable[[], None] = lambda: None) -> None:
-        """End a part as a deleted pod is ended, do something, and start it again.
-
-        Dagster's code server may wait for a call for a minute; a kubelet does not wait longer.
-        """
+        """End a part as a deleted pod is ended, do something, and start it again."""
         part = self.processes.part(name)
         assert part.process is not None
         part.process.send_signal(signal.SIGTERM)
-        try:
-            part.process.wait(60)
-        except subprocess.TimeoutExpired:
-            part.signal(signal.SIGKILL)
-            part.process.wait()
+        part.process.wait(60)
         between()
         self._start(part)
 

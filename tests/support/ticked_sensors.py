@@ -111,8 +111,8 @@ class Gardener:
     def ask(self, name: str, date: dt.date = DAY, requester: str = "r", **changed: Any) -> Job:
         source = self.config.source(name)
         wanted: dict[str, Any] = {"run_id": requester, "join": "", "archives": 1} | changed
-        wish = request_for(job_key(source, date), requester=requester, **wanted)
-        [job] = self.store.enqueue([wish], now=NOW)
+        request = request_for(job_key(source, date), requester=requester, **wanted)
+        [job] = self.store.enqueue([request], now=NOW)
         return job
 
     def parse(self, name: str, date: dt.date = DAY, **changed: Any) -> Job:

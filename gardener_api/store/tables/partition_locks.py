@@ -42,7 +42,7 @@ class PartitionLocks:
             table: ``<dataset>.<table>``.
             date: The partition.
             run_id: The Dagster run that wants it; one that has it keeps it.
-            ended: A run that is over: its lock is free.
+            ended: A run that is over: its lock may be taken over.
             now: The time.
 
         Returns:

@@ -150,14 +150,14 @@ class Sensor:
 
     def _ask(self, run_id: str) -> None:
         source = self.config.sources[0]
-        wish = request_for(
+        request = request_for(
             job_key(source, YESTERDAY),
             requester=f"run/{run_id}",
             run_id=run_id,
             join="",
             archives=1,
         )
-        self.store.enqueue([wish], now=NOW)
+        self.store.enqueue([request], now=NOW)
 
     def end(self, run_id: str) -> None:
         event = dg.DagsterEvent(

@@ -61,7 +61,7 @@ def looks(
 
 def parse(store: JobStore, config: GardenerConfig, archives: int = 1, requester: str = "r") -> Job:
     source = config.source(NDT7)
-    wish = request_for(
+    request = request_for(
         job_key(source, DATE),
         requester=requester,
         run_id="r",
@@ -70,7 +70,7 @@ def parse(store: JobStore, config: GardenerConfig, archives: int = 1, requester:
         join="",
         archives=archives,
     )
-    [job] = store.enqueue([wish], now=dt.datetime.now(dt.UTC))
+    [job] = store.enqueue([request], now=dt.datetime.now(dt.UTC))
     for leased in store.lease(1, now=dt.datetime.now(dt.UTC)):
         Parser(store).finish(leased)
     complete(store, config)
@@ -134,8 +134,8 @@ def test_what_is_to_be_parsed_anyway_is_not_asked_for(
 ) -> None:
     parse(store, config, archives=0)
     source = config.source(NDT7)
-    wish = request_for(job_key(source, DATE), requester="again", run_id="r", join="", archives=1)
-    store.enqueue([wish], now=dt.datetime.now(dt.UTC))
+    request = request_for(job_key(source, DATE), requester="again", run_id="r", join="", archives=1)
+    store.enqueue([request], now=dt.datetime.now(dt.UTC))
     put_archive(DATE)
     looks.look()
     assert looks.look() == []
@@ -145,8 +145,8 @@ def test_a_date_whose_tables_are_being_made_is_looked_at_when_they_are(
     looks: Looked, store: JobStore, config: GardenerConfig, put_archive: Put
 ) -> None:
     source = config.source(NDT7)
-    wish = request_for(job_key(source, DATE), requester="r", run_id="r", join="", archives=0)
-    store.enqueue([wish], now=dt.datetime.now(dt.UTC))  # asking again would join this one
+    request = request_for(job_key(source, DATE), requester="r", run_id="r", join="", archives=0)
+    store.enqueue([request], now=dt.datetime.now(dt.UTC))  # asking again would join this one
     put_archive(DATE)
     assert [looks.look(), looks.look()] == [[], []]
     complete(store, config)

@@ -78,9 +78,9 @@ def jobs(store: JobStore, config: GardenerConfig) -> None:
     """ndt7 of two days: the first complete, with its rows; the second failed in its loading."""
     source = config.source("ndt/ndt7")
     for day in DAYS:
-        wish = request_for(job_key(source, day), requester="r", run_id="r", archives=0)
-        store.enqueue([wish], now=NOW)
-        store.stage(wish.key, JobState.LOADING, run_id="t", now=NOW)
+        request = request_for(job_key(source, day), requester="r", run_id="r", archives=0)
+        store.enqueue([request], now=NOW)
+        store.stage(request.key, JobState.LOADING, run_id="t", now=NOW)
     store.tables.record_partition(source.raw_table, DAYS[0], rows=1234, run_id="t", now=NOW)
     store.stage(job_key(source, DAYS[0]), JobState.COMPLETE, run_id="t", now=NOW)
     store.fail_stage(job_key(source, DAYS[1]), "no such field: x", run_id="t", now=NOW)

@@ -123,7 +123,7 @@ def ticker(config: GardenerConfig, store: JobStore, instance: dg.DagsterInstance
 
 def ask(store: JobStore, config: GardenerConfig, name: str, date: dt.date, daily: bool) -> None:
     source = config.source(name)
-    wish = request_for(
+    request = request_for(
         job_key(source, date),
         requester="r",
         run_id="r",
@@ -132,7 +132,7 @@ def ask(store: JobStore, config: GardenerConfig, name: str, date: dt.date, daily
         join="",
         archives=1,
     )
-    store.enqueue([wish], now=due_at(date))
+    store.enqueue([request], now=due_at(date))
 
 
 def test_d02_what_was_missed_is_found_again_in_the_store(

@@ -67,7 +67,7 @@ def test_failed_until_there_is_a_newer_job(
 
     store.withdraw("b", by="x", now=now)
     found = facts(store, now)
-    assert [job.number for job in found.failed] == [failed.number], "a wish that was taken back"
+    assert [job.number for job in found.failed] == [failed.number], "a request that was taken back"
     assert [job.state for job in found.recent] == [JobState.FAILED]
 
 

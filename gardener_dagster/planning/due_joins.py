@@ -10,7 +10,7 @@ from gardener_api.config import GardenerConfig, Source
 from gardener_api.jobs.job import ENDED, Job, JobKey, Priority
 from gardener_api.store.tables.table_versions import DueJoin
 from gardener_dagster.planning.due_tables import (
-    awaits_annotations,
+    awaited_annotations,
     digest,
     is_partition,
     is_pending,
@@ -108,7 +108,7 @@ def joins_to_start(
             item.date not in left_out
             and is_partition(config, item.date, now=now)
             and not is_pending(own)
-            and not awaits_annotations(annotations, item.date, open_jobs, priority)
+            and not awaited_annotations(annotations, item.date, open_jobs, priority)
         ):
             alike[priority, backfills.get(item.date)].append(item)
     runs = [

@@ -43,6 +43,8 @@ to."""
 ANNOTATIONS_TIMEOUT = dt.timedelta(minutes=10)
 """How long the tables of annotations may be in one stage, once their run has begun, before the rows
 that they are joined to do not wait for them any more."""
+ANNOTATIONS_START_TIMEOUT = dt.timedelta(minutes=2)
+"""How long a run that has come to its join waits for the run of its annotations to begin."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,7 +160,7 @@ def tables_due(
 ) -> list[TablesRun]:
     """Return the runs of tables that nobody has started, in the order in which to start them.
 
-    Of a date, what the joins of others read comes first.
+    Of a date, what the joins of others read comes first, then what is joined.
 
     Args:
         config: Jobs of sources that it does not have, and of dates that are no partitions, are
@@ -192,7 +194,12 @@ def tables_due(
         for (name, priority, backfill), of_them in alike.items()
         for jobs in consecutive(of_them, lambda j: j.key.date, most=config.tables.dates_per_run)
     ]
-    return sorted(runs, key=lambda run: (run.priority, run.first, run.source.name not in read))
+
+    def order(run: TablesRun) -> tuple[Priority, dt.date, bool, bool]:
+        name = run.source.name
+        return run.priority, run.first, name not in read, run.source.joined_table is None
+
+    return sorted(runs, key=order)
 
 
 def tables_to_start(
@@ -205,9 +212,9 @@ def tables_to_start(
 ) -> list[TablesRun]:
     """Return those of the runs to start now.
 
-    A range that is not full waits for its neighbours, ``tables.gather`` at most; a daily one does
-    not. And each waits while the tables of its annotations are being made, so that one run makes
-    its tables and the joins.
+    A range that is not full waits for its neighbours, ``tables.gather`` at most; and it waits while
+    the tables of its annotations are being made, so that one run makes its tables and the joins.
+    Daily runs start at once: they wait for annotations when they come to the join.
 
     Args:
         config: Its ``tables``, and where the annotations are found.
@@ -237,13 +244,14 @@ def _is_ready(
     grows = any(
         key in open_jobs and open_jobs[key].state in BEFORE_PARSED for key in run.neighbours
     )
-    is_gathered = (
-        run.priority is Priority.DAILY
-        or not grows
-        or len(run.jobs) >= config.tables.dates_per_run
-        or now - min(job.entered for job in run.jobs) >= config.tables.gather
+    return run.priority is Priority.DAILY or (
+        (
+            not grows
+            or len(run.jobs) >= config.tables.dates_per_run
+            or now - min(job.entered for job in run.jobs) >= config.tables.gather
+        )
+        and not _is_soon_joined(config, run, open_jobs, now)
     )
-    return is_gathered and not _is_soon_joined(config, run, open_jobs, now)
 
 
 def _is_soon_joined(
@@ -253,18 +261,18 @@ def _is_soon_joined(
     annotations = run.annotations(config)
     if annotations is None:
         return False
-    before = open_jobs.get(job_key(annotations, run.first - ONE_DAY))
-    jobs = [open_jobs.get(job_key(annotations, job.key.date)) for job in run.jobs]
-    if before and before.priority <= run.priority:
-        jobs.append(before)
-    awaited = [job for job in jobs if job and is_pending(job)]
-    return bool(awaited) and all(
-        job.priority <= run.priority and _is_soon_made(config, job, now) for job in awaited
-    )
+    awaited = [
+        job
+        for own in run.jobs
+        for job in awaited_annotations(annotations, own.key.date, open_jobs, run.priority)
+    ]
+    return bool(awaited) and all(_is_soon_made(config, job, run.priority, now) for job in awaited)
 
 
-def _is_soon_made(config: GardenerConfig, job: Job, now: dt.datetime) -> bool:
-    """Whether the tables of annotations are being made, or their run comes first in the order."""
+def _is_soon_made(config: GardenerConfig, job: Job, priority: Priority, now: dt.datetime) -> bool:
+    """Whether the tables of annotations are being made, or their run comes before these rows'."""
+    if job.priority > priority:
+        return False
     if job.state is JobState.POST_PROCESSING:
         return is_partition(config, job.key.date, now=now)
     return job.state not in BEFORE_PARSED and now - job.entered < ANNOTATIONS_TIMEOUT
@@ -305,8 +313,9 @@ def with_joins(
     *,
     made: AbstractSet[dt.date],
     open_jobs: Mapping[JobKey, Job],
+    now: dt.datetime,
 ) -> TablesRun:
-    """Return the run, with its joins where all of its dates can be joined.
+    """Return the run, with its joins where each of its dates can be joined, or soon can.
 
     Else the sensor ``joins`` starts them when they can.
 
@@ -315,28 +324,61 @@ def with_joins(
         run: A run to start.
         made: The dates whose annotations are in raw.
         open_jobs: Open jobs by key; among them those of the annotations.
+        now: The time.
     """
     annotations = run.annotations(config)
-    ready = annotations is not None and all(
-        job.key.date in made
-        and not awaits_annotations(annotations, job.key.date, open_jobs, run.priority)
+    if annotations is None:
+        return run
+    awaited = {
+        job.key.date: awaited_annotations(annotations, job.key.date, open_jobs, run.priority)
         for job in run.jobs
+    }
+    ready = all(
+        all(_is_soon_made(config, job, run.priority, now) for job in jobs)
+        and (date in made or job_key(annotations, date) in {job.key for job in jobs})
+        for date, jobs in awaited.items()
     )
     return replace(run, joined=ready)
 
 
-def awaits_annotations(
+def awaited_annotations(
     annotations: Source, date: dt.date, open_jobs: Mapping[JobKey, Job], priority: Priority
-) -> bool:
-    """Whether the annotations that the join of a date reads are about to change.
+) -> list[Job]:
+    """Return the jobs of annotations that are about to change what the join of a date reads.
 
     Those of the day before are waited for only if they are as urgent as the join: a pass over
     history would keep a daily date waiting for days. They are joined again when they change.
+
+    Args:
+        annotations: The source that the rows are joined with.
+        date: Of the join.
+        open_jobs: Open jobs by key.
+        priority: Of the join.
     """
     own = open_jobs.get(job_key(annotations, date))
     before = open_jobs.get(job_key(annotations, date - ONE_DAY))
-    return is_pending(own) or (
-        before is not None and is_pending(before) and before.priority <= priority
+    jobs = [job for job in (own, before) if job and is_pending(job)]
+    return [job for job in jobs if job is own or job.priority <= priority]
+
+
+def is_worth_waiting(jobs: Iterable[Job], *, now: dt.datetime) -> bool:
+    """Whether a run that has come to its join waits for these annotations, which it lacks.
+
+    It waits in its place in the queue, so not for long where their run has not begun.
+
+    Args:
+        jobs: Of ``awaited_annotations``.
+        now: The time.
+    """
+    return all(
+        job.state not in BEFORE_PARSED
+        and now - job.entered
+        < (
+            ANNOTATIONS_START_TIMEOUT
+            if job.state is JobState.POST_PROCESSING
+            else ANNOTATIONS_TIMEOUT
+        )
+        for job in jobs
     )
 
 

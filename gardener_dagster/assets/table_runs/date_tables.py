@@ -20,6 +20,7 @@ from gardener_api.store.tables.table_versions import PartitionRecord
 from gardener_dagster.assets import metadata
 from gardener_dagster.assets.keys import joined_key, raw_key, source_tables, tmp_key
 from gardener_dagster.assets.table_runs import date_listing
+from gardener_dagster.assets.table_runs.annotations import Annotations
 from gardener_dagster.assets.table_runs.locking import (
     PartitionLock,
     RunWatch,
@@ -59,6 +60,7 @@ class DateTables:
     def __post_init__(self) -> None:
         self.source, self.store = self.work.source, self.work.store
         self.operations, self.names = self.work.warehouse.tables, source_tables(self.source)
+        self._annotations = Annotations(self.work, self.date, self.watch)
 
     @property
     def key(self) -> JobKey:
@@ -85,6 +87,9 @@ class DateTables:
                 self._make_tmp_and_raw()
         joined = self.source.joined_table
         if joined and joined_key(self.source) in self.work.selected:
+            if missing := self._annotations.wait():
+                self._warn(f"{self.key}: not joined yet, its annotations are not made: {missing}")
+                return
             with self._holding(joined):
                 self._make_joined(joined)
 
@@ -243,7 +248,7 @@ class DateTables:
         joined = joined_key(self.source)
         if joined is None:
             self._enter(JobState.COMPLETE)
-        elif joined not in self.work.selected:
+        elif joined not in self.work.selected or self._annotations.awaited():
             self._enter(JobState.JOINING, "waiting for annotations")
 
     # -- joined
@@ -295,9 +300,8 @@ class DateTables:
             "versions of annotations": f"{inputs.annotations}, {inputs.annotations_before}",
         }
         about = metadata.about_join(result, audit.annotated) | versions
-        self.tell(
-            Made(key=key, date=self.date, metadata=self._metadata(table, result, about=about))
-        )
+        shown = self._metadata(table, result, about=about)
+        self.tell(Made(key=key, date=self.date, metadata=shown))
 
     def _join(self, table: str, annotations: Source) -> JoinResult:
         try:
@@ -310,8 +314,7 @@ class DateTables:
                 may_empty=self.work.may_empty,
             )
         except WrongRowCount as error:
-            wrong = {"rows_of_raw": audits.wrong_row_count(str(error))}
-            self._publisher.check_joined(table, wrong)
+            self._publisher.check_joined(table, {"rows_of_raw": audits.wrong_row_count(str(error))})
             raise
 
     def _require_unique_keys(self) -> None:
@@ -349,8 +352,7 @@ class DateTables:
 
     def _enter(self, state: JobState, detail: str = "") -> None:
         """Write the stage into the job, if the run still has the partition."""
-        publishes = state in (JobState.COPYING, JobState.JOINING)
-        self._lock.check(ask_dagster=publishes)
+        self._lock.check(ask_dagster=state in (JobState.COPYING, JobState.JOINING))  # it publishes
         self.store.stage(self.key, state, run_id=self.work.run_id, detail=detail, now=utc_now())
 
     def _record(self, result: Result) -> None:

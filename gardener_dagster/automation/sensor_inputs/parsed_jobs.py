@@ -126,7 +126,9 @@ class ParsedTables:
         if annotations is None:
             return run
         made = self._store.days.rows(annotations.raw_table, run.first, run.last)
-        return due_tables.with_joins(self._config, run, made=made.keys(), open_jobs=open_jobs)
+        return due_tables.with_joins(
+            self._config, run, made=made.keys(), open_jobs=open_jobs, now=self._now
+        )
 
     @cached_property
     def _raw_names(self) -> Mapping[dg.AssetKey, str]:

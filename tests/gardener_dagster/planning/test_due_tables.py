@@ -16,13 +16,15 @@ from gardener_api.jobs.job import Job, JobKey, JobState, Parsed, Priority, Reque
 from gardener_api.store.tables.table_versions import DueJoin, JoinInputs
 from gardener_dagster.planning.due_joins import JoinRun, joins_to_start
 from gardener_dagster.planning.due_tables import (
+    ANNOTATIONS_START_TIMEOUT,
     ANNOTATIONS_TIMEOUT,
     OTHERS_PER_TICK,
     RUNS_PER_TICK,
     SOURCE_RUNS,
     TablesRun,
-    awaits_annotations,
+    awaited_annotations,
     is_cancelled,
+    is_worth_waiting,
     job_key,
     tables_due,
     tables_to_start,
@@ -157,7 +159,7 @@ def test_the_oldest_date_of_a_range_waits_no_longer_than_gather(
     assert bool(start(runs, [coming])) is starts
 
 
-@pytest.mark.parametrize("priority", Priority)
+@pytest.mark.parametrize("priority", [Priority.BACKFILL, Priority.HISTORICAL])
 def test_a_run_waits_while_the_tables_of_its_annotations_are_made(priority: Priority) -> None:
     runs = due(parsed(*(make_job(n, "ndt/ndt7", priority=priority) for n in (1, 2))))
     for number in (0, 1, 2):  # of the day before, too
@@ -167,14 +169,14 @@ def test_a_run_waits_while_the_tables_of_its_annotations_are_made(priority: Prio
 
 
 def test_a_run_does_not_wait_for_annotations_that_will_take_long() -> None:
-    [run] = due(parsed(make_job(1, "ndt/ndt7", priority=Priority.DAILY)))
-    made = make_job(1, state=JobState.LOADING, priority=Priority.DAILY)
+    [run] = due(parsed(make_job(1, "ndt/ndt7")))
+    made = make_job(1, state=JobState.LOADING)
     for slow in (
-        make_job(1, state=JobState.PARSING, priority=Priority.DAILY),  # parsers have them
+        make_job(1, state=JobState.PARSING),  # parsers have them
         replace(made, priority=Priority.HISTORICAL),  # others come before them
     ):
         assert start([run], [slow]) == [run]
-    before = make_job(0, state=JobState.QUEUED, priority=Priority.DAILY)
+    before = make_job(0, state=JobState.QUEUED)
     assert start([run], [made, before]) == [run]
     # The join does not wait for what is less urgent of the day before: nor does the run.
     assert start([run], [made, replace(before, priority=Priority.HISTORICAL)]) == []
@@ -193,6 +195,49 @@ def test_a_run_waits_for_annotations_whose_run_is_still_to_come() -> None:
     # Of a date before the first partition nobody makes tables.
     [first] = due(parsed(make_job(0, "ndt/ndt7")))
     assert start([first], [make_job(0, state=JobState.COMPLETE), make_job(-1)]) == [first]
+
+
+def test_a_daily_run_waits_for_annotations_at_its_join_and_not_before() -> None:
+    [run] = due(parsed(make_job(1, "ndt/ndt7", priority=Priority.DAILY)))
+    made = make_job(1, state=JobState.LOADING, priority=Priority.DAILY)
+    assert start([run], [made]) == [run]
+
+    def joined(*jobs: Job, made: Collection[dt.date] = ()) -> bool:
+        open_jobs = {job.key: job for job in jobs}
+        return with_joins(CONFIG, run, made=set(made), open_jobs=open_jobs, now=NOW).joined
+
+    assert joined(made)
+    assert not joined(replace(made, state=JobState.PARSING))
+    assert not joined(replace(made, priority=Priority.BACKFILL))
+    assert not joined(make_job(1, state=JobState.LOADING, age=ANNOTATIONS_TIMEOUT))
+    before = make_job(0, state=JobState.LOADING, priority=Priority.DAILY)
+    assert joined(made, before)
+    assert not joined(before)  # those of the date itself were never made
+    assert joined(before, made={day(1)})
+    assert not joined(made, replace(before, state=JobState.QUEUED))
+
+
+@pytest.mark.parametrize(
+    ("state", "worth_it"),
+    [
+        (JobState.PARSING, dt.timedelta()),
+        (JobState.POST_PROCESSING, ANNOTATIONS_START_TIMEOUT),
+        (JobState.LOADING, ANNOTATIONS_TIMEOUT),
+    ],
+)
+def test_a_run_waits_at_its_join_only_for_annotations_that_are_being_made(
+    state: JobState, worth_it: dt.timedelta
+) -> None:
+    just, over = (make_job(1, state=state, age=worth_it - s * GATHER) for s in (1, 0))
+    assert is_worth_waiting([just], now=NOW) is bool(worth_it)
+    assert not is_worth_waiting([just, over], now=NOW)
+
+
+def test_of_a_date_what_is_joined_starts_after_what_it_reads_and_before_the_others() -> None:
+    jobs = [make_job(n, name) for name in reversed(NAMES) for n in (1, 3)]
+    assert [(run.source.name, *spans([run])) for run in due(parsed(*jobs))] == [
+        (name, (n, n)) for n in (1, 3) for name in NAMES
+    ]
 
 
 def test_a_run_of_what_is_joined_with_nothing_waits_for_no_annotations() -> None:
@@ -221,10 +266,10 @@ def test_a_run_key_names_the_attempts() -> None:
 def test_the_joins_follow_in_the_same_run_where_all_of_its_dates_are_ready() -> None:
     [run] = due(parsed(make_job(1, "ndt/ndt7"), make_job(2, "ndt/ndt7")))
     made = {day(1), day(2)}
-    assert with_joins(CONFIG, run, made=made, open_jobs={}).joined
-    assert not with_joins(CONFIG, run, made={day(1)}, open_jobs={}).joined
-    coming = make_job(2, state=JobState.LOADING)
-    assert not with_joins(CONFIG, run, made=made, open_jobs={coming.key: coming}).joined
+    assert with_joins(CONFIG, run, made=made, open_jobs={}, now=NOW).joined
+    assert not with_joins(CONFIG, run, made={day(1)}, open_jobs={}, now=NOW).joined
+    coming = make_job(2, state=JobState.PARSING)
+    assert not with_joins(CONFIG, run, made=made, open_jobs={coming.key: coming}, now=NOW).joined
 
 
 def test_a_daily_join_does_not_wait_for_a_pass_over_history_of_the_day_before() -> None:
@@ -232,7 +277,7 @@ def test_a_daily_join_does_not_wait_for_a_pass_over_history_of_the_day_before() 
     before = make_job(1, state=JobState.QUEUED, priority=Priority.HISTORICAL)
 
     def waits(priority: Priority) -> bool:
-        return awaits_annotations(annotations, day(2), {before.key: before}, priority)
+        return bool(awaited_annotations(annotations, day(2), {before.key: before}, priority))
 
     assert not waits(Priority.DAILY)
     assert waits(Priority.HISTORICAL)

@@ -28,6 +28,7 @@ from gardener_dagster.assets.keys import (
 from gardener_dagster.assets.parsed import build_parse
 from gardener_dagster.assets.partitions import date_of, own_and_day_before
 from gardener_dagster.assets.requesters import find_requester, refuse_cancelled
+from gardener_dagster.assets.table_runs.process_priority import lower_process_priority
 from gardener_dagster.assets.table_runs.runner import Event, TablesRun
 from gardener_dagster.assets.table_runs.work import TablesWork
 from gardener_dagster.resources import GCSResource, WarehouseResource, store_needed
@@ -67,6 +68,7 @@ def _tables(
     ) -> Iterator[Event]:
         """Makes the selected tables of each date of the run; reports each as it is made."""
         run = context.run
+        lower_process_priority(run.tags)
         with store_needed():
             refuse_cancelled(context.instance, run, job_store)
         work = TablesWork(

@@ -189,7 +189,7 @@ class Job:
         return self.ended is not None and self.state in OPEN
 
     @property
-    def used(self) -> bool:
+    def is_in_raw(self) -> bool:
         """Its parse is in raw, or was once: who asks now wants the archives as they are now."""
         return self.reopened or self.state is JobState.JOINING
 
@@ -267,21 +267,21 @@ class Outcome:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Announcement:
+class ParseReport:
     """A parsed job that is reported to Dagster, for the requests that it had at that time.
 
     Attributes:
         number: Of the job.
-        requests: For each requester, when it had last asked. A run that asks later is not meant:
-            it is still to be told.
+        requests: For each requester, when it had last asked. A run that asks later is not in it:
+            the job is still to be reported for it.
     """
 
     number: int
     requests: Mapping[str, dt.datetime]
 
     @classmethod
-    def of(cls, parsed: Parsed) -> "Announcement":
-        """The announcement of a job, as it was read."""
+    def of(cls, parsed: Parsed) -> "ParseReport":
+        """The report of a job, as it was read."""
         return cls(
             number=parsed.job.number,
             requests={request.requester: request.asked for request in parsed.requests},
@@ -310,7 +310,7 @@ def attaches(latest: Job, *, own: bool) -> bool:
     if own and latest.state not in (JobState.FAILED, JobState.WITHDRAWN):
         return True  # a run that is tried again takes what it already has
     # A job may wait for its annotations for days: it must not keep its date from being parsed.
-    return latest.state in OPEN and not latest.used
+    return latest.state in OPEN and not latest.is_in_raw
 
 
 def move(

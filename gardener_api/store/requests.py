@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Insert, bindparam, select, update
 from sqlalchemy.engine import Engine
 
 from gardener_api.jobs import job as moves
-from gardener_api.jobs.job import Announcement, Change, Job, JobKey, JobRequest, clean_text
+from gardener_api.jobs.job import Change, Job, JobKey, JobRequest, ParseReport, clean_text
 from gardener_api.store import schema
 from gardener_api.store.engine import upsert
 from gardener_api.store.rows import chunks
@@ -20,7 +20,7 @@ from gardener_api.store.rows import chunks
 _ENQUEUED_AT_ONCE = 200
 _r = schema.requests.c
 _j = schema.jobs.c
-_IS_ANNOUNCED = (
+_CONFIRM_REQUEST = (
     update(schema.requests)
     .where(
         _r.job == bindparam("of"),
@@ -104,26 +104,26 @@ def mark_reported(
     _mark_jobs(connection, numbers, now)
 
 
-def mark_announced(
-    connection: Connection, announced: Collection[Announcement], now: dt.datetime
+def confirm_reports(
+    connection: Connection, reports: Collection[ParseReport], now: dt.datetime
 ) -> None:
     """Note that these jobs were reported to Dagster, for the requests that they had then."""
     rows = [
         {"of": item.number, "who": requester, "asked_at": asked, "now": now}
-        for item in announced
+        for item in reports
         for requester, asked in item.requests.items()
     ]
     if rows:
-        connection.execute(_IS_ANNOUNCED, rows)
-    _mark_jobs(connection, [item.number for item in announced], now)
+        connection.execute(_CONFIRM_REQUEST, rows)
+    _mark_jobs(connection, [item.number for item in reports], now)
 
 
 def _mark_jobs(connection: Connection, numbers: Collection[int], now: dt.datetime) -> None:
     for chunk in chunks(sorted(numbers)):
         connection.execute(
             update(schema.jobs)
-            .where(_j.number.in_(chunk), _j.announced.is_(None))
-            .values(announced=now)
+            .where(_j.number.in_(chunk), _j.reported.is_(None))
+            .values(reported=now)
         )
 
 

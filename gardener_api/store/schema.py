@@ -62,7 +62,7 @@ def _states(states: frozenset[str]) -> str:
 
 # Text, not parameters: a database uses a partial index only where it can see the constants.
 IS_OPEN = text(f"state NOT IN ({_states(ENDED)})")
-IS_UNANNOUNCED = text("parsed IS NOT NULL AND announced IS NULL AND state <> 'withdrawn'")
+IS_UNREPORTED = text("parsed IS NOT NULL AND announced IS NULL AND state <> 'withdrawn'")
 IS_OF_PARSERS = text(
     f"state IN ({_states(frozenset({JobState.INIT, LEASE_EXPIRED, PARSE_ERROR}))})"
 )
@@ -111,7 +111,7 @@ jobs = Table(
     # Not fields of a Job: what it is found by.
     Column("key", String, nullable=False),
     Column("wire_id", String, nullable=False),
-    Column("announced", UtcTime),  # when its parse was first reported to anybody
+    Column("announced", UtcTime, key="reported"),  # when its parse was first reported to anybody
 )
 Index("jobs_one_generation", jobs.c.key, jobs.c.generation, unique=True)
 Index("jobs_wire_id", jobs.c.wire_id, unique=True)
@@ -133,8 +133,8 @@ Index(
 Index(
     "jobs_unannounced",
     jobs.c.number,
-    sqlite_where=IS_UNANNOUNCED,
-    postgresql_where=IS_UNANNOUNCED,
+    sqlite_where=IS_UNREPORTED,
+    postgresql_where=IS_UNREPORTED,
 )
 
 requests = Table(

@@ -21,12 +21,12 @@ from gardener_api.jobs import parser_calls, table_stages
 from gardener_api.jobs.job import (
     OPEN,
     PARSING_STATES,
-    Announcement,
     Change,
     Job,
     JobKey,
     JobRequest,
     JobState,
+    ParseReport,
 )
 from gardener_api.jobs.observations import observations
 from gardener_api.jobs.parser_calls import Call, LeasePolicy, Next, NoJob, Refusal
@@ -192,10 +192,10 @@ class JobStore(JobQueries):
         with self._writer.begin() as connection:
             requests.mark_reported(connection, numbers, run_id, now)
 
-    def mark_announced(self, announced: Collection[Announcement], *, now: dt.datetime) -> None:
+    def confirm_reports(self, reports: Collection[ParseReport], *, now: dt.datetime) -> None:
         """Note that these jobs were reported to Dagster for all who wanted them at that time."""
         with self._writer.begin() as connection:
-            requests.mark_announced(connection, announced, now)
+            requests.confirm_reports(connection, reports, now)
 
     # -- parsers
 

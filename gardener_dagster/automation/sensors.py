@@ -29,8 +29,8 @@ from gardener_dagster.automation.sensor_inputs.decisions import decision_runs
 from gardener_dagster.automation.sensor_inputs.joins import DueJoins
 from gardener_dagster.automation.sensor_inputs.parsed_jobs import ParsedTables
 from gardener_dagster.automation.sensor_inputs.reported_jobs import (
-    announced_cursor,
-    confirm_announced,
+    confirm_reported,
+    reported_cursor,
 )
 from gardener_dagster.automation.sensor_inputs.tables_backfills import note_tables_backfills
 from gardener_dagster.planning import due_decisions, due_joins, due_tables
@@ -59,7 +59,7 @@ def _parsed_jobs(config: GardenerConfig, interval: int) -> dg.SensorDefinition:
         context: dg.SensorEvaluationContext, job_store: dg.ResourceParam[JobStore]
     ) -> dg.SensorResult:
         now = dt.datetime.now(dt.UTC)
-        confirm_announced(job_store, context.cursor, now=now)
+        confirm_reported(job_store, context.cursor, now=now)
         withdraw_cancelled(context.instance, job_store, now=now)
         if context.repository_def is not None:
             note_tables_backfills(config, context.instance, context.repository_def, job_store)
@@ -71,17 +71,17 @@ def _parsed_jobs(config: GardenerConfig, interval: int) -> dg.SensorDefinition:
         problem = _outside_partitions([item.job for item in outside], config)
         if runs and problem:
             context.log.warning(problem)
-        live_runs = unended_of(context.instance, job_store.unannounced_runs())
-        announce = [
+        live_runs = unended_of(context.instance, job_store.runs_of_unreported_parses())
+        report = [
             item
-            for item in job_store.unannounced(live_runs=live_runs)
+            for item in job_store.unreported_parses(live_runs=live_runs)
             if due_tables.is_partition(config, item.job.key.date, now=now)
         ]
         return dg.SensorResult(
             run_requests=[_tables_request(run) for run in runs],
             skip_reason=problem if problem and not runs else None,
-            asset_events=[parsed_materialization(item.job) for item in announce],
-            cursor=announced_cursor(announce),
+            asset_events=[parsed_materialization(item.job) for item in report],
+            cursor=reported_cursor(report),
         )
 
     return parsed_jobs

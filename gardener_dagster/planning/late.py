@@ -67,7 +67,7 @@ def looked_at(
     return {
         key: job.leased or job.created
         for key in recent_keys(config, now=now)
-        if (job := jobs.get(key)) and (job.state not in OPEN or job.used)
+        if (job := jobs.get(key)) and (job.state not in OPEN or job.is_in_raw)
     }
 
 

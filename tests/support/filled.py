@@ -255,7 +255,7 @@ def _job(
         "ended": entered if ended else None,
         "key": str(key),
         "wire_id": f"{key}~{generation}.{attempt}",
-        "announced": asked + _HOUR if parsed else None,
+        "reported": asked + _HOUR if parsed else None,
     }
 
 

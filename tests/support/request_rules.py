@@ -1,4 +1,4 @@
-"""The part of the store's state machine that is about requests: reported, announced, taken back."""
+"""The part of the store's state machine that is about requests: reported, taken back."""
 
 import datetime as dt
 
@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from store_model import ENDED, Model
 
-from gardener_api.jobs.job import Announcement
+from gardener_api.jobs.job import ParseReport
 from gardener_api.store.store import JobStore
 
 # Two runs of a backfill, a run and its retry: a retry asks in the name of the run that it repeats.
@@ -23,7 +23,7 @@ class RequestRules(RuleBasedStateMachine):
         super().__init__()
         self.now = dt.datetime(2024, 3, 5, tzinfo=dt.UTC)
         self.jobs: list[Model] = []
-        self.announcements: list[tuple[Model, Announcement]] = []
+        self.reports: list[tuple[Model, ParseReport]] = []
 
     def in_states(self, *states: str) -> list[Model]:
         return [job for job in self.jobs if job.state in states]
@@ -49,19 +49,19 @@ class RequestRules(RuleBasedStateMachine):
         numbers = self.numbers()
         self.store.mark_reported([numbers[job.id] for job in chosen], run_id=run_id, now=self.now)
         for job in chosen:
-            job.announced = True
+            job.reported = True
             wish = job.wishes.get(RUNS[run_id])
             if wish and wish.run_id == run_id:
                 wish.reported = True
 
     @precondition(lambda self: self.jobs)
     @rule(data=st.data())
-    def read_for_announcement(self, data: st.DataObject) -> None:
+    def read_for_report(self, data: st.DataObject) -> None:
         numbers = self.numbers()
-        self.announcements = [
+        self.reports = [
             (
                 job,
-                Announcement(
+                ParseReport(
                     number=numbers[job.id],
                     requests={who: wish.asked for who, wish in job.wishes.items()},
                 ),
@@ -69,16 +69,16 @@ class RequestRules(RuleBasedStateMachine):
             for job in self.some_that_ended(data)
         ]
 
-    @precondition(lambda self: self.announcements)
+    @precondition(lambda self: self.reports)
     @rule()
-    def announce(self) -> None:
+    def confirm_reports(self) -> None:
         """Whatever came between: asked again, taken over, withdrawn."""
-        self.store.mark_announced([told for _, told in self.announcements], now=self.now)
-        for job, told in self.announcements:
-            job.announced = True
+        self.store.confirm_reports([told for _, told in self.reports], now=self.now)
+        for job, told in self.reports:
+            job.reported = True
             for who, asked in told.requests.items():
                 job.wishes[who].reported |= job.wishes[who].asked == asked
-        self.announcements = []
+        self.reports = []
 
     def some_that_ended(self, data: st.DataObject) -> list[Model]:
         told = [job for job in self.jobs if job.parsed or job.state in ENDED]

@@ -40,7 +40,7 @@ class Model:
     handed_out: bool = False
     parsed: bool = False
     had_ended: bool = False
-    announced: bool = False
+    reported: bool = False
     wishes: dict[str, Wish] = field(default_factory=dict)
 
     @property

@@ -233,7 +233,7 @@ class JobQueries:
         with self._engine.begin() as connection:
             return _requests(connection, sorted(numbers))
 
-    def unannounced(self, *, live_runs: Collection[str] = ()) -> list[Parsed]:
+    def unreported_parses(self, *, live_runs: Collection[str] = ()) -> list[Parsed]:
         """Every job whose parse is done and was never reported to anybody, with who wants it.
 
         Args:
@@ -243,15 +243,15 @@ class JobQueries:
         theirs = exists().where(
             r.job == _c.number, r.withdrawn.is_(None), r.run_id.in_(sorted(live_runs))
         )
-        return self._parsed(select_jobs().where(schema.IS_UNANNOUNCED, ~theirs))
+        return self._parsed(select_jobs().where(schema.IS_UNREPORTED, ~theirs))
 
-    def unannounced_runs(self) -> set[str]:
+    def runs_of_unreported_parses(self) -> set[str]:
         """The runs that want a job whose parse is done and was never reported to anybody."""
         r = schema.requests.c
         query = (
             select(r.run_id)
             .join(schema.jobs, r.job == _c.number)
-            .where(schema.IS_UNANNOUNCED, r.withdrawn.is_(None))
+            .where(schema.IS_UNREPORTED, r.withdrawn.is_(None))
             .distinct()
         )
         with self._engine.begin() as connection:

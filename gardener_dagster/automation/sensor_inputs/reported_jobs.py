@@ -1,7 +1,7 @@
 """Parsed jobs that the sensor ``parsed_jobs`` reports to Dagster, and what it notes of that.
 
 Dagster keeps the events and the cursor of a tick together, or neither. So the cursor says what was
-announced, and the next tick notes it in the job store: a tick that dies announces again, and
+reported, and the next tick notes it in the job store: a tick that dies reports again, and
 nothing is lost.
 """
 
@@ -10,17 +10,17 @@ from collections.abc import Iterable
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from gardener_api.jobs.job import Announcement, Parsed
+from gardener_api.jobs.job import Parsed, ParseReport
 from gardener_api.store.store import JobStore
 from gardener_dagster.automation.run_requests import read_cursor
 
 
-class Announced(BaseModel):
-    """The sensor's cursor: what its last tick announced.
+class ReportedJobs(BaseModel):
+    """The sensor's cursor: what its last tick reported.
 
     Attributes:
         jobs: By the job's number its requesters, each with the time when it had asked. A run that
-            asks after the announcement is not in it, and still waits to be told.
+            asks after the report is not in it: the job is reported again for it.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -34,21 +34,21 @@ class Announced(BaseModel):
         return {"jobs": {number: {} for number in value}} if isinstance(value, list) else value
 
 
-def announced_cursor(parsed: Iterable[Parsed]) -> str:
-    """The cursor after a tick that announces these jobs."""
-    announced = (Announcement.of(item) for item in parsed)
-    return Announced(jobs={a.number: dict(a.requests) for a in announced}).model_dump_json()
+def reported_cursor(parsed: Iterable[Parsed]) -> str:
+    """The cursor after a tick that reports these jobs."""
+    reports = (ParseReport.of(item) for item in parsed)
+    return ReportedJobs(jobs={a.number: dict(a.requests) for a in reports}).model_dump_json()
 
 
-def confirm_announced(store: JobStore, cursor: str | None, *, now: dt.datetime) -> None:
-    """Note in the job store what the tick before announced.
+def confirm_reported(store: JobStore, cursor: str | None, *, now: dt.datetime) -> None:
+    """Note in the job store what the tick before reported.
 
     Raises:
         ValueError: The cursor is none of this sensor's.
     """
-    before = read_cursor(Announced, cursor)
+    before = read_cursor(ReportedJobs, cursor)
     if before and before.jobs:
-        announced = [
-            Announcement(number=number, requests=asked) for number, asked in before.jobs.items()
+        reports = [
+            ParseReport(number=number, requests=asked) for number, asked in before.jobs.items()
         ]
-        store.mark_announced(announced, now=now)
+        store.confirm_reports(reports, now=now)

@@ -3,7 +3,7 @@
 import datetime as dt
 from collections.abc import Callable
 
-from gardener_api.jobs.job import Announcement, Job, JobKey, JobRequest, JobState, Priority
+from gardener_api.jobs.job import Job, JobKey, JobRequest, JobState, ParseReport, Priority
 from gardener_api.jobs.parser_calls import Error, Gone, Update
 from gardener_api.store.store import JobStore
 
@@ -223,7 +223,7 @@ class TestWithdraw:
         [job] = store.lease(1, now=now)
         assert store.withdraw("a", by="x", now=now) == []
         assert done(store, job, now).state is JobState.POST_PROCESSING
-        assert [item.requests for item in store.unannounced()] == [()]
+        assert [item.requests for item in store.unreported_parses()] == [()]
 
     def test_what_comes_back_from_a_parser_unwanted(
         self, store: JobStore, wanted: Wanted, now: dt.datetime
@@ -248,18 +248,18 @@ class TestWithdraw:
         assert again.number != job.number
 
 
-class TestAnnounced:
+class TestParseReports:
     """The sensor reports parsed jobs that no run waits for, and notes that a tick later."""
 
-    def test_a_request_made_after_the_announcement_is_still_to_be_told(
+    def test_a_request_made_after_the_report_is_still_to_be_told(
         self, store: JobStore, wanted: Wanted, now: dt.datetime
     ) -> None:
         [job] = store.enqueue([wanted(archives=0)], now=now)
-        announced = [Announcement.of(item) for item in store.unannounced()]
+        reports = [ParseReport.of(item) for item in store.unreported_parses()]
         store.enqueue([wanted(requester="run:b", run_id="b", archives=0)], now=now)
         store.enqueue([wanted(run_id="retry", archives=0)], now=now + HOUR)
-        store.mark_announced(announced, now=now + HOUR)
-        assert store.unannounced() == []
+        store.confirm_reports(reports, now=now + HOUR)
+        assert store.unreported_parses() == []
         assert told(store, "run:b", "b") == [job]
         assert told(store, run_id="retry") == [job]
 
@@ -267,7 +267,7 @@ class TestAnnounced:
         self, store: JobStore, wanted: Wanted, now: dt.datetime
     ) -> None:
         store.enqueue([wanted(archives=0)], now=now)
-        announced = [Announcement.of(item) for item in store.unannounced()]
-        store.mark_announced(announced, now=now + HOUR)
-        assert store.unannounced() == []
+        reports = [ParseReport.of(item) for item in store.unreported_parses()]
+        store.confirm_reports(reports, now=now + HOUR)
+        assert store.unreported_parses() == []
         assert told(store) == []

@@ -100,7 +100,7 @@ def test_no_question_of_the_daily_work_reads_all_jobs(
     store.unreported("run:a", run_id="a")
     store.waiting("run:a")
     store.parsed_jobs()
-    store.unannounced()
+    store.unreported_parses()
     store.in_tables()
     store.open_keys([job.key])
     store.latest(job.key)

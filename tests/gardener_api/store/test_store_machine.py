@@ -313,8 +313,8 @@ class Machine(RequestRules):
     def same_facts(self) -> None:
         if not hasattr(self, "store"):
             return
-        assert sorted(i.job.id for i in self.store.unannounced()) == sorted(
-            j.id for j in self.jobs if j.parsed and not j.announced and j.state != "withdrawn"
+        assert sorted(i.job.id for i in self.store.unreported_parses()) == sorted(
+            j.id for j in self.jobs if j.parsed and not j.reported and j.state != "withdrawn"
         )
         assert sorted(i.job.id for i in self.store.parsed_jobs()) == sorted(
             j.id for j in self.jobs if j.state == "postProcessing"

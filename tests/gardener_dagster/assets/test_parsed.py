@@ -31,7 +31,7 @@ def test_a_range_of_dates_is_asked_for_in_order_and_each_reported(
     assert event is not None
     assert event.asset_materialization is not None
     assert event.asset_materialization.metadata["archives"].value == 2
-    assert store.unannounced() == []  # the run said so itself
+    assert store.unreported_parses() == []  # the run said so itself
 
 
 @pytest.mark.usefixtures("archives")

@@ -217,7 +217,7 @@ def test_joins_of_a_backfill_of_tables_alone_are_left_to_it(gardener: Gardener) 
     assert len(gardener.joins()) == 1
 
 
-def test_what_no_live_run_waits_for_is_announced_once(gardener: Gardener) -> None:
+def test_what_no_live_run_waits_for_is_reported_once(gardener: Gardener) -> None:
     gardener.parse(ANNOTATION2, requester="gone")
     died = gardener.tick("parsed_jobs", keep=False)
     assert len(died.asset_events) == 1

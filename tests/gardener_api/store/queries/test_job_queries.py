@@ -4,7 +4,7 @@ import datetime as dt
 from collections.abc import Callable
 from typing import Any
 
-from gardener_api.jobs.job import Announcement, Job, JobKey, JobRequest, JobState
+from gardener_api.jobs.job import Job, JobKey, JobRequest, JobState, ParseReport
 from gardener_api.jobs.parser_calls import Error, Update
 from gardener_api.jobs.table_stages import ChainRule
 from gardener_api.store.queries.job_queries import JobOrder
@@ -74,34 +74,34 @@ class TestFacts:
         assert dates_told(parsed_for=2 * HOUR, ended_for=2 * HOUR) == [4]
         assert dates_told(parsed_for=HOUR / 2, ended_for=2 * HOUR) == [1, 2, 3, 4]
 
-    def test_what_a_live_run_reports_is_announced_by_nobody_else(
+    def test_what_a_live_run_reports_is_reported_by_nobody_else(
         self, store: JobStore, wanted: Wanted, now: dt.datetime
     ) -> None:
         one, _ = store.enqueue([wanted(1, archives=0), wanted(2, archives=0)], now=now)
         store.enqueue([wanted(2, requester="run:b", run_id="b", archives=0)], now=now)
-        assert store.unannounced_runs() == {"a", "b"}
-        assert [item.job for item in store.unannounced(live_runs={"b"})] == [one]
-        assert store.unannounced(live_runs={"a"}) == []
+        assert store.runs_of_unreported_parses() == {"a", "b"}
+        assert [item.job for item in store.unreported_parses(live_runs={"b"})] == [one]
+        assert store.unreported_parses(live_runs={"a"}) == []
         store.withdraw("b", by="a person", now=now)
-        assert store.unannounced_runs() == {"a"}
-        assert len(store.unannounced(live_runs={"b"})) == 2
+        assert store.runs_of_unreported_parses() == {"a"}
+        assert len(store.unreported_parses(live_runs={"b"})) == 2
 
-    def test_unannounced_is_what_nobody_was_told(
+    def test_unreported_parses_are_what_nobody_was_told(
         self, store: JobStore, wanted: Wanted, make_key: MakeKey, now: dt.datetime
     ) -> None:
         store.enqueue([wanted(1), wanted(2, archives=0), wanted(3, archives=0)], now=now)
         store.stage(make_key(3), JobState.LOADING, run_id="t", now=now)
         store.stage(make_key(3), JobState.COMPLETE, run_id="t", now=now)
-        two, three = (item.job for item in store.unannounced())
+        two, three = (item.job for item in store.unreported_parses())
         assert (two.key, three.key) == (make_key(2), make_key(3))
         assert [item.job for item in store.parsed_jobs()] == [two]
         store.mark_reported([two.number], run_id="a", now=now)
-        assert [item.job for item in store.unannounced()] == [three]
-        store.mark_announced([Announcement.of(item) for item in store.unannounced()], now=now)
-        assert store.unannounced() == []
+        assert [item.job for item in store.unreported_parses()] == [three]
+        store.confirm_reports([ParseReport.of(item) for item in store.unreported_parses()], now=now)
+        assert store.unreported_parses() == []
         # Told once is told: asking again does not take it back.
         store.enqueue([wanted(3)], now=now)
-        assert store.unannounced() == []
+        assert store.unreported_parses() == []
 
     def test_parsed_jobs_tell_who_wants_them(
         self, store: JobStore, wanted: Wanted, now: dt.datetime

@@ -38,7 +38,7 @@ def build_defs(
         job_store: The job store.
         warehouse: BigQuery.
         gcs: Cloud Storage.
-        webhook: That is told of failures.
+        webhook: That gets failures.
         links: What the catalog links to, where that is known.
     """
     partitions = daily_partitions(config.start_date)

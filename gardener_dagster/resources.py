@@ -38,7 +38,7 @@ class JobStoreUnavailable(dg.DagsterError):
 
 @contextmanager
 def store_needed() -> Iterator[None]:
-    """For a step that cannot go on without the job store.
+    """For a step that cannot work without the job store.
 
     Raises:
         dg.Failure: The store was away for too long; the first line says what to do.

@@ -1,4 +1,4 @@
-"""What Dagster is told about a job while a parser has it. Pure.
+"""The observations that Dagster gets of a job while a parser has it. Pure.
 
 Dagster shows it as observations of the job's partition of the asset ``parsed/<source>``. That the
 parse is done is not among them: that is a materialization, which a run of Dagster reports.
@@ -33,7 +33,7 @@ class Observation:
 
 
 def observations(changes: Iterable[Change]) -> list[Observation]:
-    """What of these changes Dagster is told: handed out, attempt ended badly, failed."""
+    """Return the observations of these changes: handed out, attempt ended badly, failed."""
     return [
         observation
         for change in changes

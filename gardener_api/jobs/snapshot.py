@@ -14,7 +14,7 @@ from gardener_api.jobs.job import JobState
 GRID_DAYS = 30
 """Days, up to yesterday, that are looked at for missing ones, and shown."""
 LATELY = dt.timedelta(hours=24)
-"""Lost attempts are told for so long."""
+"""How long lost attempts are shown."""
 ASKED_AT = dt.timedelta(hours=10, minutes=30)
 """When the daily schedule asks for the day before, after midnight UTC."""
 ASK_GRACE = dt.timedelta(hours=1)
@@ -111,7 +111,7 @@ class TableRun:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Facts:
+class Snapshot:
     """What is known of the jobs at one time."""
 
     most: int = 2_000  # jobs in one of these lists; one that is so long may be cut
@@ -135,7 +135,7 @@ def grid_dates(now: dt.datetime) -> list[dt.date]:
 
 
 def missing_dates(
-    config: GardenerConfig, facts: Facts, *, now: dt.datetime
+    config: GardenerConfig, snapshot: Snapshot, *, now: dt.datetime
 ) -> dict[str, list[dt.date]]:
     """The dates of the grid that the schedule has asked for, and that have no job.
 
@@ -145,11 +145,13 @@ def missing_dates(
     Returns:
         The dates of each source that misses any.
     """
-    if facts.begun is None:
+    if snapshot.begun is None:
         return {}
-    known = {(job.source, job.date) for job in facts.recent if job.state is not JobState.WITHDRAWN}
-    known.update(facts.complete)
-    first = max(config.start_date, (facts.begun - ASKED_AT).date())
+    known = {
+        (job.source, job.date) for job in snapshot.recent if job.state is not JobState.WITHDRAWN
+    }
+    known.update(snapshot.complete)
+    first = max(config.start_date, (snapshot.begun - ASKED_AT).date())
     last = (now - ASKED_AT - ASK_GRACE).date() - dt.timedelta(days=1)
     due = [date for date in grid_dates(now) if first <= date <= last]
     missing = {

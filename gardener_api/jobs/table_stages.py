@@ -25,7 +25,7 @@ REJECTED = "rejected"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ChainRule:
-    """When a whole-chain backfill is told of a parsed job: once one of these is true."""
+    """When a parsed job is reported to a whole-chain backfill: once one of these is true."""
 
     ended_before: dt.datetime  # its tables have ended, and did so before this
     parsed_before: dt.datetime  # it was parsed before this

@@ -214,7 +214,7 @@ async def run(
             if ports.metrics is not None:
                 metrics = create_metrics_app(
                     config,
-                    store.series,
+                    store.metrics,
                     clock=clock,
                     others=[times.metric, *([reporter] if reporter else [])],
                 )

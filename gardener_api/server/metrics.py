@@ -48,7 +48,7 @@ from gardener_api.store.queries.metric_queries import (
 )
 
 if TYPE_CHECKING:
-    from gardener_api.store.queries.metric_queries import Series
+    from gardener_api.store.queries.metric_queries import MetricQueries
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ FAILURES = tuple(
     f"{left}-failed"
     for left in (PARSE_ERROR, LEASE_EXPIRED, JobState.POST_PROCESSING, *sorted(TABLE_STATES))
 )
-"""What a job can have failed in: fewer than ten, so that a series more is none too many."""
+"""What a job can have failed in: fewer than ten, so that one more series each costs little."""
 WARNINGS = (PARSE_ERROR, LEASE_EXPIRED)
 OTHER = "generic"
 """The status of whatever else there is."""
@@ -76,7 +76,7 @@ Labels = tuple[str, ...]
 
 def create_metrics_app(
     config: GardenerConfig,
-    series: "Series",
+    queries: "MetricQueries",
     *,
     clock: Clock,
     others: Iterable[Collector] = (),
@@ -84,13 +84,13 @@ def create_metrics_app(
     """The application of the metrics port: ``/metrics``.
 
     Args:
-        config: Every source of it is told.
-        series: What is counted.
+        config: All its sources are shown.
+        queries: Of the job store.
         clock: The time, aware and UTC.
         others: What the process itself measures.
     """
     registry = CollectorRegistry()
-    registry.register(StoreCollector(config, series, clock))
+    registry.register(StoreCollector(config, queries, clock))
     for collector in others:
         registry.register(collector)
 
@@ -109,8 +109,8 @@ def create_metrics_app(
 class StoreCollector(Collector):
     """All that the store tells, as metrics."""
 
-    def __init__(self, config: GardenerConfig, series: "Series", clock: Clock) -> None:
-        self._config, self._series, self._clock = config, series, clock
+    def __init__(self, config: GardenerConfig, queries: "MetricQueries", clock: Clock) -> None:
+        self._config, self._queries, self._clock = config, queries, clock
 
     def collect(self) -> Iterator[Metric]:
         """The metrics as they are now."""
@@ -118,17 +118,17 @@ class StoreCollector(Collector):
         sources: list[Labels] = [
             (source.experiment, source.datatype) for source in self._config.sources
         ]
-        happened = self._series.happened()
+        happened = self._queries.happened()
         yield _gauge(
             "gardener_config_datatypes", "Configured sources.", _SOURCE, dict.fromkeys(sources, 1)
         )
-        yield _in_flight(self._series.in_flight())
+        yield _in_flight(self._queries.in_flight())
         yield from _counters(sources, happened)
         yield _newest(happened)
         yield _state_times(happened)
         for name, text, edges, loads in (
-            ("gardener_files", "Objects of a load.", FILES, self._series.files(now=now)),
-            ("gardener_bytes", "Bytes of a load.", BYTES, self._series.bytes(now=now)),
+            ("gardener_files", "Objects of a load.", FILES, self._queries.files(now=now)),
+            ("gardener_bytes", "Bytes of a load.", BYTES, self._queries.bytes(now=now)),
         ):
             yield _loads(name, text, edges, loads)
         yield _histogram(
@@ -138,7 +138,7 @@ class StoreCollector(Collector):
             SLOT_SECONDS,
             (
                 ((c.datatype, _QUERIES[c.operation]), c.edge, c.count, c.slot_seconds)
-                for c in self._series.costs()
+                for c in self._queries.costs()
             ),
         )
         yield from self._own(sources, happened, now)
@@ -147,7 +147,7 @@ class StoreCollector(Collector):
         self, sources: Sequence[Labels], happened: Sequence[Happened], now: dt.datetime
     ) -> Iterator[Metric]:
         """Metrics that the old gardener had not."""
-        queues = {Priority(queue.priority).name.lower(): queue for queue in self._series.queues()}
+        queues = {Priority(queue.priority).name.lower(): queue for queue in self._queries.queues()}
         names = [priority.name.lower() for priority in Priority]
         yield _gauge(
             "gardener_queue_jobs",
@@ -181,9 +181,9 @@ class StoreCollector(Collector):
             "gardener_held_partitions",
             "Partitions that audits hold and that wait for a decision.",
             _SOURCE,
-            none_held | self._series.held(),
+            none_held | self._queries.held(),
         )
-        calls = self._series.last_calls()
+        calls = self._queries.last_calls()
         silence = now - min(calls.values()) if calls else dt.timedelta()
         yield _gauge("gardener_parsers", "Parsers that hold a job.", (), {(): len(calls)})
         yield _gauge(

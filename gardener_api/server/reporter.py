@@ -113,7 +113,7 @@ class Reporter(Collector):
         if self._leased_until > self._clock():
             try:
                 self._outbox.release(self._holder)
-            except SQLAlchemyError as error:  # the lease ends by itself
+            except SQLAlchemyError as error:  # the lease expires anyway
                 log.info("the lease of the outbox was not given back: %s", one_line(error))
 
     def _deliver(self, paused: float) -> float:

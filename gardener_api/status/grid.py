@@ -6,7 +6,7 @@ from typing import Any
 
 from gardener_api.config import GardenerConfig
 from gardener_api.jobs.job import TABLE_STATES, JobState
-from gardener_api.jobs.snapshot import Facts, FailedCheck
+from gardener_api.jobs.snapshot import FailedCheck, Snapshot
 
 SIGNS = {
     JobState.QUEUED: "q",
@@ -21,19 +21,19 @@ SIGNS = {
 """Of the grid's cells: colour alone is not readable for everybody."""
 
 
-def grid_rows(config: GardenerConfig, facts: Facts) -> list[tuple[Any, dict[dt.date, Any]]]:
+def grid_rows(config: GardenerConfig, snapshot: Snapshot) -> list[tuple[Any, dict[dt.date, Any]]]:
     """Each source, with the newest job of each of its dates."""
     jobs: dict[str, dict[dt.date, Any]] = {source.name: {} for source in config.sources}
-    for job in facts.recent:
+    for job in snapshot.recent:
         if job.source in jobs:
             jobs[job.source][job.date] = job
     return [(source, jobs[source.name]) for source in config.sources]
 
 
-def failed_checks(facts: Facts) -> dict[tuple[str, dt.date], tuple[str, str]]:
+def failed_checks(snapshot: Snapshot) -> dict[tuple[str, dt.date], tuple[str, str]]:
     """Of each source and date with such a check: the worst severity, and the checks' names."""
     found: dict[tuple[str, dt.date], list[FailedCheck]] = {}
-    for check in facts.failed_checks:
+    for check in snapshot.failed_checks:
         found.setdefault((check.source, check.date), []).append(check)
     return {
         of: (

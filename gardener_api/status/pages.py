@@ -128,20 +128,20 @@ class _Pages:
         """What is wrong, and where the jobs are."""
         now = self._clock()
         counts = self._store.counts()
-        facts = self._store.overview.facts(counts, now=now)
+        snapshot = self._store.overview.snapshot(counts, now=now)
         return self._render(
             "overview.html",
             now=now,
-            problems=find_problems(self._config, facts, now=now),
+            problems=find_problems(self._config, snapshot, now=now),
             counts=[(state, counts.get(state, 0)) for state in JobState],
             months=months(grid_dates(now)),
             days=grid_dates(now),
-            grid=grid_rows(self._config, facts),
-            checks=failed_checks(facts),
+            grid=grid_rows(self._config, snapshot),
+            checks=failed_checks(snapshot),
             backfills=self._store.backfills.unfinished(now=now),
             held=[*self._store.held.waiting(), *self._store.held.decided()],
             runs=self._store.overview.table_runs(),
-            missing=missing_dates(self._config, facts, now=now),
+            missing=missing_dates(self._config, snapshot, now=now),
             signs=legend(),
             parsers=self._store.overview.parsers(),
         )
@@ -263,7 +263,7 @@ class _Pages:
             503,
             "The job store does not answer, and parsers get a 503."
             " What to do: see whether its database runs, and the sidecar's log for what it said."
-            " This page tries again by itself.",
+            " This page reloads automatically.",
         )
 
     def _message(

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from gardener_api.jobs.job import JobState
-from gardener_api.jobs.snapshot import Facts, JobFact
+from gardener_api.jobs.snapshot import JobFact, Snapshot
 
 UNTAKEN = dt.timedelta(minutes=30)
 """That the tables of a parsed date, or a queued job, may wait to be begun."""
@@ -36,12 +36,12 @@ class Problem:
     jobs: tuple[JobLink, ...] = ()
     count: int = 0  # of the jobs that it is about, linked or not
     query: Mapping[str, str] | None = None  # of the list that shows them
-    grave: bool = True  # else it may end well by itself
+    grave: bool = True  # else it may end well without help
 
 
-def at_least(jobs: Sequence[JobFact], facts: Facts) -> str:
+def at_least(jobs: Sequence[JobFact], snapshot: Snapshot) -> str:
     """What stands before a number of jobs out of a list, which may have been cut."""
-    return "At least " if len(jobs) >= facts.most else ""
+    return "At least " if len(jobs) >= snapshot.most else ""
 
 
 def counted(names: Counter[str] | Counter[JobState]) -> str:

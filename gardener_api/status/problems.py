@@ -1,7 +1,7 @@
-"""What is wrong now, and what to do about it: facts in, problems out.
+"""What is wrong now, and what to do about it: a snapshot in, problems out.
 
-Pure: no store, no clock, no HTML. The facts are ``snapshot``'s, how a problem looks is the
-templates'. What is wrong with the tables is ``table_problems``'.
+Pure: no store, no clock, no HTML. The snapshot is defined in ``jobs.snapshot``, how a problem looks
+in the templates. What is wrong with the tables is in ``table_problems``.
 """
 
 import datetime as dt
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from gardener_api.config import GardenerConfig
 from gardener_api.formatting import count_jobs, human_duration, spans
 from gardener_api.jobs.job import LEASE_EXPIRED, PARSING_STATES, JobState
-from gardener_api.jobs.snapshot import GRID_DAYS, LATELY, Facts, JobFact, missing_dates
+from gardener_api.jobs.snapshot import GRID_DAYS, LATELY, JobFact, Snapshot, missing_dates
 from gardener_api.status.problem import (
     SHOWN,
     UNTAKEN,
@@ -36,25 +36,25 @@ _LEASE_ENDED = "lease ended"  # what the errors of `calls.expire_lease` begin wi
 _LONGEST_TEXT = 60  # that is searched for
 
 
-def find_problems(config: GardenerConfig, facts: Facts, *, now: dt.datetime) -> list[Problem]:
+def find_problems(config: GardenerConfig, snapshot: Snapshot, *, now: dt.datetime) -> list[Problem]:
     """Everything that is wrong, what stops the most first.
 
     Args:
         config: The gardener's.
-        facts: The jobs as they are.
+        snapshot: The jobs as they are.
         now: The time.
     """
     return [
-        *(list(_nobody_asks(facts, now)) or _slow_queue(facts, now)),
-        *table_problems(config, facts, now=now),
-        *_past_lease(facts, now),
-        *_failed(facts),
-        *_quiet_parsers(config, facts, now),
-        *_missing(config, facts, now),
-        *check_problems(facts),
-        *_without_archives(config, facts),
-        *_damaged(facts),
-        *_lost(config, facts, now),
+        *(list(_nobody_asks(snapshot, now)) or _slow_queue(snapshot, now)),
+        *table_problems(config, snapshot, now=now),
+        *_past_lease(snapshot, now),
+        *_failed(snapshot),
+        *_quiet_parsers(config, snapshot, now),
+        *_missing(config, snapshot, now),
+        *check_problems(snapshot),
+        *_without_archives(config, snapshot),
+        *_damaged(snapshot),
+        *_lost(config, snapshot, now),
     ]
 
 
@@ -74,28 +74,28 @@ def what_to_do(error: str, *, failed_in: JobState | None, source: str) -> str:
     return f"The message is the parser's: see its log, mend what it names, then {again}."
 
 
-def _nobody_asks(facts: Facts, now: dt.datetime) -> Iterator[Problem]:
-    head = facts.head
+def _nobody_asks(snapshot: Snapshot, now: dt.datetime) -> Iterator[Problem]:
+    head = snapshot.head
     # With a job in the queue, every call of `next` hands one out: so hand-outs show who asks.
-    if head is None or now - max(head.entered, facts.handed_out or head.entered) < UNTAKEN:
+    if head is None or now - max(head.entered, snapshot.handed_out or head.entered) < UNTAKEN:
         return
-    last = f"{facts.handed_out:%Y-%m-%d %H:%M} UTC" if facts.handed_out else "never"
+    last = f"{snapshot.handed_out:%Y-%m-%d %H:%M} UTC" if snapshot.handed_out else "never"
     yield Problem(
-        title=f"No parser asks for jobs: {count_jobs(facts.queued)} queued",
+        title=f"No parser asks for jobs: {count_jobs(snapshot.queued)} queued",
         about=(
             f"The first of the queue waits since {head.entered:%Y-%m-%d %H:%M} UTC"
             f" ({human_duration(now - head.entered)}). A job was last handed out: {last}."
         ),
         todo="See whether the parsers run, and in their logs whether they reach the jobs port.",
         jobs=links([head]),
-        count=facts.queued,
+        count=snapshot.queued,
         query={"state": JobState.QUEUED, "sort": "state"},
     )
 
 
-def _failed(facts: Facts) -> Iterator[Problem]:
+def _failed(snapshot: Snapshot) -> Iterator[Problem]:
     groups: defaultdict[tuple[str, str], list[JobFact]] = defaultdict(list)
-    for job in facts.failed:
+    for job in snapshot.failed:
         groups[job.failed_in or "", shape(job.error)].append(job)
     for (state, _), jobs in sorted(groups.items(), key=lambda group: -len(group[1])):
         newest = max(jobs, key=lambda job: job.entered)
@@ -106,7 +106,7 @@ def _failed(facts: Facts) -> Iterator[Problem]:
             query |= {"experiment": newest.experiment, "datatype": newest.datatype}
         yield Problem(
             title=(
-                f"{at_least(facts.failed, facts)}{count_jobs(len(jobs))} failed in {state}:"
+                f"{at_least(snapshot.failed, snapshot)}{count_jobs(len(jobs))} failed in {state}:"
                 f" {counted(sources)}"
             ),
             about=newest.error.partition(_ADVICE)[0],
@@ -117,8 +117,8 @@ def _failed(facts: Facts) -> Iterator[Problem]:
         )
 
 
-def _past_lease(facts: Facts, now: dt.datetime) -> Iterator[Problem]:
-    jobs = [job for job in facts.in_hand if _is_past_lease(job, now)]
+def _past_lease(snapshot: Snapshot, now: dt.datetime) -> Iterator[Problem]:
+    jobs = [job for job in snapshot.in_hand if _is_past_lease(job, now)]
     if jobs:
         yield Problem(
             title=f"{count_jobs(len(jobs))} past the end of the lease",
@@ -131,11 +131,13 @@ def _past_lease(facts: Facts, now: dt.datetime) -> Iterator[Problem]:
         )
 
 
-def _quiet_parsers(config: GardenerConfig, facts: Facts, now: dt.datetime) -> Iterator[Problem]:
+def _quiet_parsers(
+    config: GardenerConfig, snapshot: Snapshot, now: dt.datetime
+) -> Iterator[Problem]:
     # By job, not by parser: many share an address, and one that lost a job takes the next.
     limit = min(QUIET, config.tracker.timeout / 2)
     quiet: defaultdict[JobState, list[JobFact]] = defaultdict(list)
-    for job in facts.in_hand:
+    for job in snapshot.in_hand:
         if now - _last_call(job) >= limit and not _is_past_lease(job, now):
             quiet[job.state].append(job)
     for state, jobs in sorted(quiet.items()):
@@ -152,7 +154,7 @@ def _quiet_parsers(config: GardenerConfig, facts: Facts, now: dt.datetime) -> It
                 if state is JobState.INIT
                 else "See whether the parser runs, and its log."
             )
-            + " At the end of the lease another one gets the job, by itself.",
+            + " At the end of the lease another one gets the job.",
             jobs=links(jobs),
             count=len(jobs),
             grave=False,
@@ -167,8 +169,8 @@ def _is_past_lease(job: JobFact, now: dt.datetime) -> bool:
     return job.lease_expires is not None and now - job.lease_expires > LEASE_GRACE
 
 
-def _missing(config: GardenerConfig, facts: Facts, now: dt.datetime) -> Iterator[Problem]:
-    missing = missing_dates(config, facts, now=now)
+def _missing(config: GardenerConfig, snapshot: Snapshot, now: dt.datetime) -> Iterator[Problem]:
+    missing = missing_dates(config, snapshot, now=now)
     by_dates: defaultdict[str, list[str]] = defaultdict(list)
     for name, dates in missing.items():
         by_dates[spans(dates)].append(name)
@@ -184,14 +186,14 @@ def _missing(config: GardenerConfig, facts: Facts, now: dt.datetime) -> Iterator
         )
 
 
-def _without_archives(config: GardenerConfig, facts: Facts) -> Iterator[Problem]:
+def _without_archives(config: GardenerConfig, snapshot: Snapshot) -> Iterator[Problem]:
     # Some sources rest for months: a day is odd where other days of the source have archives.
     resting = {s.name for s in config.sources} - {
-        job.source for job in facts.recent if job.archives
+        job.source for job in snapshot.recent if job.archives
     }
     jobs = [
         job
-        for job in facts.recent
+        for job in snapshot.recent
         if job.archives == 0 and job.state is JobState.COMPLETE and job.source not in resting
     ]
     if jobs:
@@ -208,7 +210,7 @@ def _without_archives(config: GardenerConfig, facts: Facts) -> Iterator[Problem]
             todo=(
                 "See whether the nodes' archives of the date reach the bucket: the job's page links"
                 " to its folder. When they have come, materialize parsed/… for the date in Dagster"
-                + (f"; within {late} days the gardener does so by itself." if late else ".")
+                + (f"; within {late} days the gardener does so automatically." if late else ".")
             ),
             jobs=links(jobs),
             count=len(jobs),
@@ -216,13 +218,13 @@ def _without_archives(config: GardenerConfig, facts: Facts) -> Iterator[Problem]
         )
 
 
-def _slow_queue(facts: Facts, now: dt.datetime) -> Iterator[Problem]:
+def _slow_queue(snapshot: Snapshot, now: dt.datetime) -> Iterator[Problem]:
     jobs = [
         job
-        for job in facts.recent
+        for job in snapshot.recent
         if job.state is JobState.QUEUED
         and now - job.entered >= SLOW_QUEUE
-        and (job.source, job.date) not in facts.complete
+        and (job.source, job.date) not in snapshot.complete
     ]
     if jobs:
         yield Problem(
@@ -240,9 +242,9 @@ def _slow_queue(facts: Facts, now: dt.datetime) -> Iterator[Problem]:
         )
 
 
-def _lost(config: GardenerConfig, facts: Facts, now: dt.datetime) -> Iterator[Problem]:
-    told = {job.number for job in facts.failed}
-    lost = [a for a in facts.lost if now - a.at <= LATELY and a.number not in told]
+def _lost(config: GardenerConfig, snapshot: Snapshot, now: dt.datetime) -> Iterator[Problem]:
+    told = {job.number for job in snapshot.failed}
+    lost = [a for a in snapshot.lost if now - a.at <= LATELY and a.number not in told]
     for name in sorted({attempt.name for attempt in lost}):
         some = [attempt for attempt in lost if attempt.name == name]
         newest = max(some, key=lambda attempt: attempt.at)
@@ -256,7 +258,7 @@ def _lost(config: GardenerConfig, facts: Facts, now: dt.datetime) -> Iterator[Pr
             about=f"{newest.at:%Y-%m-%d %H:%M} UTC: {newest.detail}",
             todo=(
                 f"Each job is tried {config.tracker.max_attempts} times, so this may end well."
-                " If it goes on, see the parsers' logs."
+                " If more attempts are lost, see the parsers' logs."
             ),
             jobs=tuple(
                 JobLink(number=number, label=f"{source} {date}")
@@ -267,8 +269,8 @@ def _lost(config: GardenerConfig, facts: Facts, now: dt.datetime) -> Iterator[Pr
         )
 
 
-def _damaged(facts: Facts) -> Iterator[Problem]:
-    if damaged := facts.damaged:
+def _damaged(snapshot: Snapshot) -> Iterator[Problem]:
+    if damaged := snapshot.damaged:
         sources = Counter(job.source for job in damaged)
         yield Problem(
             title=f"{count_jobs(len(damaged))} with damaged archives: {counted(sources)}",

@@ -1,4 +1,4 @@
-"""What is wrong with the tables, and what to do about it: facts in, problems out. Pure."""
+"""What is wrong with the tables, and what to do about it: a snapshot in, problems out. Pure."""
 
 import datetime as dt
 from collections import Counter, defaultdict
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from gardener_api.config import GardenerConfig
 from gardener_api.formatting import count_jobs, human_duration, spans
 from gardener_api.jobs.job import TABLE_STATES, JobState
-from gardener_api.jobs.snapshot import Facts, FailedCheck, JobFact
+from gardener_api.jobs.snapshot import FailedCheck, JobFact, Snapshot
 from gardener_api.status.problem import (
     SHOWN,
     UNTAKEN,
@@ -23,30 +23,32 @@ TABLE_STAGE = dt.timedelta(hours=1)
 """That a stage of the tables may take."""
 
 
-def table_problems(config: GardenerConfig, facts: Facts, *, now: dt.datetime) -> Iterator[Problem]:
+def table_problems(
+    config: GardenerConfig, snapshot: Snapshot, *, now: dt.datetime
+) -> Iterator[Problem]:
     """Jobs whose tables are not begun, will never be, or take too long.
 
     Args:
         config: The gardener's.
-        facts: The jobs as they are.
+        snapshot: The jobs as they are.
         now: The time.
     """
     sources = {source.name for source in config.sources}
     skipped = [
         job
-        for job in facts.in_tables
+        for job in snapshot.in_tables
         if job.state is JobState.POST_PROCESSING
         and (job.date < config.start_date or job.source not in sources)
     ]
-    yield from _untaken(facts, [job.number for job in skipped], now)
+    yield from _untaken(snapshot, [job.number for job in skipped], now)
     yield from _skipped(config, skipped)
-    yield from _slow_tables(facts, now)
+    yield from _slow_tables(snapshot, now)
 
 
-def check_problems(facts: Facts) -> Iterator[Problem]:
+def check_problems(snapshot: Snapshot) -> Iterator[Problem]:
     """Checks that have not passed on dates of the grid."""
     groups: defaultdict[tuple[str, str], list[FailedCheck]] = defaultdict(list)
-    for check in facts.failed_checks:
+    for check in snapshot.failed_checks:
         groups[check.severity, check.name].append(check)
     for (severity, name), checks in sorted(groups.items()):
         dates: defaultdict[str, set[dt.date]] = defaultdict(set)
@@ -91,8 +93,8 @@ def _skipped(config: GardenerConfig, jobs: list[JobFact]) -> Iterator[Problem]:
                 for source in sorted({job.source for job in jobs})
             ),
             todo=(
-                "Nobody makes their tables; other dates go on. To have the tables made, set"
-                f" start_date (now {config.start_date}) to the first of these dates, or put the"
+                "Nobody makes their tables; other dates are not affected. To have the tables made,"
+                f" set start_date (now {config.start_date}) to the first of these dates, or put the"
                 " source back into the configuration, and restart Dagster's code server and the"
                 " sidecar."
             ),
@@ -102,10 +104,10 @@ def _skipped(config: GardenerConfig, jobs: list[JobFact]) -> Iterator[Problem]:
         )
 
 
-def _untaken(facts: Facts, skipped: list[int], now: dt.datetime) -> Iterator[Problem]:
+def _untaken(snapshot: Snapshot, skipped: list[int], now: dt.datetime) -> Iterator[Problem]:
     jobs = [
         job
-        for job in facts.in_tables
+        for job in snapshot.in_tables
         if job.state is JobState.POST_PROCESSING
         and now - job.entered >= UNTAKEN
         and job.number not in skipped
@@ -113,8 +115,9 @@ def _untaken(facts: Facts, skipped: list[int], now: dt.datetime) -> Iterator[Pro
     if jobs:
         yield Problem(
             title=(
-                f"{at_least(facts.in_tables, facts)}{count_jobs(len(jobs))} parsed, but nobody"
-                f" began the tables for {human_duration(now - min(job.entered for job in jobs))}"
+                f"{at_least(snapshot.in_tables, snapshot)}{count_jobs(len(jobs))} parsed, but"
+                f" nobody began the tables for"
+                f" {human_duration(now - min(job.entered for job in jobs))}"
             ),
             todo=(
                 "Is the Dagster daemon running, and the sensor parsed_jobs on? See Deployment →"
@@ -126,17 +129,17 @@ def _untaken(facts: Facts, skipped: list[int], now: dt.datetime) -> Iterator[Pro
         )
 
 
-def _slow_tables(facts: Facts, now: dt.datetime) -> Iterator[Problem]:
+def _slow_tables(snapshot: Snapshot, now: dt.datetime) -> Iterator[Problem]:
     jobs = [
         job
-        for job in facts.in_tables
+        for job in snapshot.in_tables
         if job.state in TABLE_STATES and now - job.entered >= TABLE_STAGE
     ]
     if jobs:
         states = Counter(job.state for job in jobs)
         yield Problem(
             title=(
-                f"{at_least(facts.in_tables, facts)}{count_jobs(len(jobs))} in a stage of the"
+                f"{at_least(snapshot.in_tables, snapshot)}{count_jobs(len(jobs))} in a stage of the"
                 f" tables for more than {human_duration(TABLE_STAGE)}: {counted(states)}"
             ),
             todo=(

@@ -37,8 +37,8 @@ from gardener_api.store.outbox import Outbox
 from gardener_api.store.publishing.changes import Changes
 from gardener_api.store.publishing.held import HeldPartitions
 from gardener_api.store.queries.date_queries import DayQueries
-from gardener_api.store.queries.job_queries import NEXT_ORDER, JobQueries
-from gardener_api.store.queries.metric_queries import Series
+from gardener_api.store.queries.job_queries import HANDOUT_ORDER, JobQueries
+from gardener_api.store.queries.metric_queries import MetricQueries
 from gardener_api.store.requests import (
     asked_before,
     insert_requests,
@@ -76,11 +76,11 @@ _BY_WIRE_ID = locking(select_jobs().where(_c.wire_id.in_(bindparam("ids", expand
 _NEXT = (
     select_jobs()
     .where(_c.state == JobState.QUEUED)
-    .order_by(*NEXT_ORDER)
+    .order_by(*HANDOUT_ORDER)
     .limit(bindparam("count"))
     .with_for_update(skip_locked=True)
 )
-_RAISE = (
+_RAISE_PRIORITY = (
     update(schema.jobs).where(_c.number == bindparam("of")).values(priority=bindparam("priority"))
 )
 
@@ -99,7 +99,7 @@ class JobStore(JobQueries):
         self.tables_backfills = TablesBackfills(engine)
         self.changes = Changes(engine)
         self.days = DayQueries(engine)
-        self.series = Series(engine)
+        self.metrics = MetricQueries(engine)
         self._writer = writing(engine)
         self._policy = policy
         self._insert_requests = insert_requests(engine)
@@ -321,7 +321,7 @@ class JobStore(JobQueries):
             made.append(moves.new_job(request, job.generation + 1 if job else 1, now=now))
         save_jobs(connection, changes)
         if raised:
-            connection.execute(_RAISE, raised)
+            connection.execute(_RAISE_PRIORITY, raised)
         new = insert_jobs(connection, made, now)
         jobs |= {change.job.key: change.job for change in new}
         connection.execute(self._insert_requests, request_rows(wanted, jobs, now))

@@ -24,7 +24,7 @@ from gardener_dagster.warehouse.results import AnnotationCount, KeyComparison, K
 FAILING = "failing dates"
 """Metadata of a result: the failing dates, each with ``date``, ``severity``, ``description``."""
 CHECKS_ONLY = "failed checks only"
-"""Metadata of a run's failure that is for checks alone, which are told as such."""
+"""Metadata of a run's failure that is for checks alone: alerts call it a failed check."""
 FAILING_NAMED = 10
 FAILING_KEPT = 100
 

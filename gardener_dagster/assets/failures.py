@@ -20,7 +20,7 @@ def raise_failures(
 
     Args:
         failures: One text for each thing that failed: its name, why, and ``What to do: ...``; the
-            first is told whole.
+            first is given in full.
         count: How many there are, in words: ``2 jobs``.
         kept: What a re-execution does not do again; empty: to re-execute is no help.
         metadata: For Dagster's page of the failure.

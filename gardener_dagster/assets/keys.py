@@ -161,12 +161,12 @@ def may_empty(tags: Mapping[str, str]) -> bool:
 
 
 def resumes(tags: Mapping[str, str]) -> bool:
-    """Whether a run goes on with what its root run began: a retry, or re-executed from failure."""
+    """Whether a run continues what its root run began: a retry, or re-executed from failure."""
     return any(tag in tags for tag in _RESUMES)
 
 
 def root_run_of(run_id: str, tags: Mapping[str, str]) -> str:
-    """The run whose work this run goes on with; itself where it does not resume another."""
+    """The run whose work this run continues; itself where it does not resume another."""
     return tags.get(ROOT_RUN_TAG, run_id) if resumes(tags) else run_id
 
 

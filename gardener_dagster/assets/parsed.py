@@ -54,10 +54,10 @@ CANCEL_POLL_SECONDS = 10.0
 """Between two looks at whether Dagster still has the run in progress, and its jobs for it."""
 LISTINGS_AT_ONCE = 8
 CHAIN_TIMEOUT = timedelta(minutes=30)
-"""How long after its parse a whole-chain backfill is told of a date at the latest.
+"""How long after its parse a date is reported to its whole-chain backfill at the latest.
 
-It is told once the tables of the date have ended, which the sensor ``parsed_jobs`` starts. Told
-sooner, Dagster's backfill daemon would start a second run for these tables.
+It is reported once the tables of the date have ended, which the sensor ``parsed_jobs`` starts.
+Otherwise Dagster's backfill daemon would start a second run for these tables.
 """
 CHAIN_POLL_SECONDS = 5.0
 """Between two looks at the jobs of a whole-chain backfill: each reads all that were not reported,
@@ -262,8 +262,8 @@ class Waiting:
                 f"waiting for {count_jobs(len(self.jobs))}; none ended for"
                 f" {human_duration(now - self._last_done)}. What to do: see the status page, which"
                 " says whether parsers ask for jobs and whether tables are made. If it does not"
-                " answer, start the sidecar (`gardener api`): parsers then go on by themselves, and"
-                " so does this run"
+                " answer, start the sidecar (`gardener api`): parsers and this run then continue"
+                " without a restart"
             )
 
     def check_run(self) -> None:
@@ -336,7 +336,7 @@ class Waiting:
 
 
 def parsed_materialization(job: Job) -> dg.AssetMaterialization:
-    """What Dagster is told of a parsed date."""
+    """The materialization of a parsed date."""
     return dg.AssetMaterialization(
         asset_key=dg.AssetKey(["parsed", job.key.experiment, job.key.datatype]),
         partition=job.key.date.isoformat(),

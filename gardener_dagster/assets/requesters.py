@@ -1,7 +1,7 @@
 """Whose requests for jobs a Dagster run makes, and which are taken back after a cancellation.
 
 A run that was interrupted (its pod was evicted, its machine stopped) is not cancelled: what it
-asked for stays queued, and Dagster's retry of the run goes on with it. Only a person takes back:
+asked for stays queued, and Dagster's retry of the run attaches to it. Only a person takes back:
 Dagster then says that the run is being cancelled, or is.
 """
 
@@ -30,8 +30,8 @@ _CANCELLED_BACKFILL = ("CANCELING", "CANCELED")
 def find_requester(run: dg.DagsterRun, get_run: Callable[[str], dg.DagsterRun | None]) -> str:
     """Name in whose name a run asks: all runs that share a parse of a date have one name.
 
-    A run that Dagster retries, or that a person re-executes from its failure, goes on for the run
-    that it repeats, and that one for the run that it repeats, if it does. One that a person
+    A run that Dagster retries, or that a person re-executes from its failure, has the name of the
+    run that it repeats, which may have the name of an earlier one. One that a person
     re-executes as a whole asks anew.
 
     Args:
@@ -49,7 +49,7 @@ def find_requester(run: dg.DagsterRun, get_run: Callable[[str], dg.DagsterRun | 
 
 
 def refuse_cancelled(instance: dg.DagsterInstance, run: dg.DagsterRun, store: JobStore) -> None:
-    """Refuse to go on for a backfill that a person cancelled; take back what was asked for.
+    """Refuse to work for a backfill that a person cancelled; take back what was asked for.
 
     A run that is lost while its backfill is being cancelled is retried by Dagster all the same, and
     the retry is no run of the backfill any more: nobody would ever cancel it.
@@ -66,7 +66,7 @@ def refuse_cancelled(instance: dg.DagsterInstance, run: dg.DagsterRun, store: Jo
     by = f"{BY_PERSON}, who cancelled backfill {backfill_id}"
     store.withdraw(run.tags[PARENT_RUN_TAG], by=by, now=dt.datetime.now(dt.UTC))
     raise dg.Failure(
-        f"backfill {backfill_id}, which this run would go on for, was cancelled. What to do:"
+        f"backfill {backfill_id}, which this run works for, was cancelled. What to do:"
         " nothing, or ask for its dates again (`gardener backfill --missing`)",
         allow_retries=False,
     )

@@ -1,9 +1,9 @@
-"""The sensors that tell people of failures: of runs, and of checks.
+"""The sensors that send failures of runs and of checks to a web hook.
 
-Both follow the ends of runs, with a cursor that moves past an end only when it was told. So a hook
-that was down is told at the next tick, and nothing is told twice, unless the daemon dies between
-the hook's answer and the end of the tick. (Dagster's own ``run_failure_sensor`` moves on from what
-could not be told.) Failures of before the sensor's first tick are not told.
+Both follow the ends of runs, with a cursor that moves past an end only when it was sent. So what a
+hook missed is sent at the next tick, and nothing is sent twice, unless the daemon dies between the
+hook's answer and the end of the tick. (Dagster's own ``run_failure_sensor`` moves on from what
+could not be sent.) Failures of before the sensor's first tick are not sent.
 """
 
 import json
@@ -109,7 +109,7 @@ def _sensor(
         except WebhookError as error:
             if str(cursor) == context.cursor:
                 raise  # the tick fails, and the next one begins where this one did
-            context.log.error(f"{error}; the rest is told at the next tick")
+            context.log.error(f"{error}; the rest is sent at the next tick")
             told = "some failures"
         return dg.SensorResult(cursor=str(cursor), skip_reason=f"told {told}")
 
@@ -266,7 +266,7 @@ def _evaluations(ended: Ended) -> Iterator[dg.AssetCheckEvaluation]:
 
 
 def _reason(ended: Ended) -> str | None:
-    """Why a run failed; ``None`` where it is for a check, which is told as such."""
+    """Why a run failed; ``None`` where it is for a check, which is sent as a failed check."""
     connection = ended.instance.get_records_for_run(
         ended.run.run_id, of_type=DagsterEventType.STEP_FAILURE
     )

@@ -72,7 +72,7 @@ def tick(
         return _at(following)
     runs = instance.get_runs(RunsFilter(tags={HISTORY_TAG: place.part}))
     if any(run.status in NOT_ENDED for run in runs):
-        return _at(place, "its run goes on")
+        return _at(place, "its run is in progress")
     requesters = {find_requester(run, instance.get_run_by_id) for run in runs}
     # More than TRIES: Dagster's own retries of these runs carry their tags.
     if store.days.asked_by(requesters) or len(runs) >= TRIES:

@@ -152,7 +152,7 @@ def unfinished(
 ) -> Iterator[tuple[str, dt.date]]:
     """The sources, by name, and dates of the runs of ``parse`` with these tags that have not ended.
 
-    A run whose tags name no dates, since a person wrote them, is left out: it fails by itself.
+    A run whose tags name no dates, since a person wrote them, is left out: it fails anyway.
     """
     for run in instance.get_runs(RunsFilter(tags=dict(tags), statuses=NOT_ENDED)):
         for key in run.asset_selection or ():

@@ -26,7 +26,7 @@ from gardener_dagster.cli.options import config_option, read_config
     "--shutdown-timeout",
     default=20.0,
     show_default=True,
-    help="Seconds that open calls get to be finished when it is told to end.",
+    help="Seconds that open calls get to be finished after SIGTERM.",
 )
 @click.option(
     "--log-format",

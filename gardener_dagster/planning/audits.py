@@ -261,8 +261,8 @@ def annotated_of_previous(
         warns=True,
         description=f"{found:.1%} of the rows annotated, {previous:.1%} in the version before"
         + (
-            ": see whether the annotations of the date and of the day before are complete; parsed"
-            " again, they are joined again by themselves"
+            ": see whether the annotations of the date and of the day before are complete; when"
+            " they are parsed again, the date is joined again automatically"
             if fewer
             else ""
         ),
@@ -335,7 +335,8 @@ def annotated(rows: int, annotated: int, *, share: float) -> Verdict:
         description=f"{annotated:,} of {rows:,} rows are annotated ({found:.1%})"
         + (
             f", fewer than {share:.0%}: see whether the annotations of the date and of the day"
-            " before are complete; parsed again, they are joined again by themselves"
+            " before are complete; when they are parsed again, the date is joined again"
+            " automatically"
             if low
             else ""
         ),

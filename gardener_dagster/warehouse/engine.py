@@ -40,7 +40,7 @@ _ONCE = Retry(predicate=if_exception_type())
 
 @dataclass(frozen=True, kw_only=True)
 class RetryPolicy:
-    """How long to try again what passes by itself: exponential backoff with jitter, capped.
+    """How long to retry transient errors: exponential backoff with jitter, capped.
 
     Attributes:
         initial: longest first pause, in seconds.
@@ -357,7 +357,7 @@ class Engine:
         """Cancel a job and wait for its end: it may still succeed after BigQuery's answer.
 
         Every failure is logged and not raised, since an error is being handled. BigQuery ends the
-        job by itself at `job_timeout`.
+        job at `job_timeout` anyway.
         """
         timeout = self.settings.cancel_timeout
         give_up, pause = self._clock() + timeout, 0.05

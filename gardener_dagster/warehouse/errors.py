@@ -1,6 +1,6 @@
 """What can go wrong, said so that a person knows what to do: the first line holds all of it.
 
-Also the knowledge which of BigQuery's errors pass by themselves. No google imports.
+It also says which of BigQuery's errors are transient. No google imports.
 https://cloud.google.com/bigquery/docs/error-messages
 """
 
@@ -168,7 +168,7 @@ class BigQueryFailure(WarehouseError):
 
 
 class RetriesExhausted(BigQueryFailure):
-    """A failure that passes by itself did not pass in time: a later retry may help."""
+    """A transient error lasted longer than all retries: a later retry may help."""
 
 
 class TimedOut(WarehouseError):

@@ -132,7 +132,7 @@ class SourceTables:
 
 
 def unguarded() -> None:
-    """The default guard: the work may always go on."""
+    """The default guard: it never stops the work."""
 
 
 @dataclass(frozen=True, kw_only=True)

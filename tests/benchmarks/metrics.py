@@ -42,7 +42,7 @@ def main() -> None:
         source = {"bucket": "archive", "experiment": "ndt"}
         sources = [source | {"datatype": f"type{i}"} for i in range(SOURCES)]
         config = GardenerConfig.model_validate({"start_date": "2015-01-01", "sources": sources})
-        client = TestClient(create_metrics_app(config, store.series, clock=lambda: now))
+        client = TestClient(create_metrics_app(config, store.metrics, clock=lambda: now))
         for name in ("first", "second", "third"):
             begun = time.perf_counter()
             body = client.get("/metrics").text

@@ -1,4 +1,4 @@
-"""Facts about jobs, and the problems that the status page finds in them."""
+"""Snapshot about jobs, and the problems that the status page finds in them."""
 
 import datetime as dt
 from dataclasses import replace
@@ -7,8 +7,8 @@ from typing import Any
 from gardener_api.config import GardenerConfig
 from gardener_api.jobs.job import JobState
 from gardener_api.jobs.snapshot import (
-    Facts,
     JobFact,
+    Snapshot,
 )
 from gardener_api.status.problem import Problem
 from gardener_api.status.problems import find_problems
@@ -38,5 +38,5 @@ def failed(error: str, **changed: Any) -> JobFact:
     return fact(JobState.FAILED, **{"error": error, "failed_in": JobState.LOADING} | changed)
 
 
-def problems(config: GardenerConfig, facts: Facts, **changed: Any) -> list[Problem]:
-    return find_problems(config, replace(facts, **changed), now=NOW)
+def problems(config: GardenerConfig, snapshot: Snapshot, **changed: Any) -> list[Problem]:
+    return find_problems(config, replace(snapshot, **changed), now=NOW)

@@ -32,10 +32,10 @@ from gardener_api.store.queries.snapshot_queries import Overview
 from gardener_api.store.rows import chunks, is_latest, job_of, select_jobs
 
 MOST_FOUND = 10_000
-"""Jobs that are found by a text."""
+"""A search for a text finds so many jobs at most."""
 _c = schema.jobs.c
-NEXT_ORDER = (_c.priority, _c.date, _c.rank, _c.number)
-"""In which jobs are handed out."""
+HANDOUT_ORDER = (_c.priority, _c.date, _c.rank, _c.number)
+"""The order in which jobs are handed out."""
 
 
 class JobOrder(StrEnum):
@@ -51,7 +51,7 @@ class JobOrder(StrEnum):
 # A column, and whether its largest value comes first. Each but NEXT is the order of an index.
 _ORDERS: dict[JobOrder, tuple[tuple[Any, bool], ...]] = {
     JobOrder.RECENT: ((_c.entered, True), (_c.number, True)),
-    JobOrder.NEXT: tuple((column, False) for column in NEXT_ORDER),
+    JobOrder.NEXT: tuple((column, False) for column in HANDOUT_ORDER),
     JobOrder.DATE: ((_c.date, True), (_c.rank, False), (_c.number, True)),
     JobOrder.SOURCE: (
         (_c.experiment, False),
@@ -59,7 +59,7 @@ _ORDERS: dict[JobOrder, tuple[tuple[Any, bool], ...]] = {
         (_c.date, True),
         (_c.number, True),
     ),
-    JobOrder.STATE: tuple((column, False) for column in (_c.state, *NEXT_ORDER)),
+    JobOrder.STATE: tuple((column, False) for column in (_c.state, *HANDOUT_ORDER)),
 }
 
 
@@ -348,7 +348,7 @@ class JobQueries:
     def _has(self, text: str) -> ColumnElement[bool]:
         """A job has the text in its key, its detail or its error."""
         pattern = "%" + re.sub(r"([%_\\])", r"\\\1", text) + "%"
-        # SQLite's LIKE takes letters in any case by itself; with lower() it takes thrice the time.
+        # SQLite's LIKE ignores case anyway; with lower() it takes thrice the time.
         # A key has no capitals, and most jobs have neither detail nor error.
         like = "like" if self._engine.dialect.name == "sqlite" else "ilike"
         return or_(
@@ -370,7 +370,7 @@ class JobQueries:
 
     def _parsed(self, query: Select[Any]) -> list[Parsed]:
         with self._engine.begin() as connection:
-            jobs = [job_of(row) for row in connection.execute(query.order_by(*NEXT_ORDER))]
+            jobs = [job_of(row) for row in connection.execute(query.order_by(*HANDOUT_ORDER))]
             wanted = _requests(connection, [job.number for job in jobs])
         return [
             Parsed(

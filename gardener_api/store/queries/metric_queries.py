@@ -27,7 +27,7 @@ BYTES = (10**6, 10**7, 10**8, 10**9, 10**10, 10**11, 10**12)
 SLOT_SECONDS = (1, 10, 60, 600, 3600, 36_000, 360_000)
 """Upper edges of the histogram of the cost of a query."""
 RECENT = dt.timedelta(days=30)
-"""A month whose last load is older is told no more: else there would be ten years of series."""
+"""A month whose last load is older is not shown: else there would be ten years of series."""
 
 _IN_FLIGHT = sorted(set(JobState) - {JobState.COMPLETE, JobState.WITHDRAWN})
 _c, _e, _o = schema.jobs.c, schema.events.c, schema.operations.c
@@ -107,8 +107,8 @@ class Costs:
     slot_seconds: float
 
 
-class Series:
-    """The numbers of a store. Threads may share one."""
+class MetricQueries:
+    """The numbers behind the metrics. Threads may share one."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine

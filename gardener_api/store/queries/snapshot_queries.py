@@ -1,7 +1,7 @@
-"""Reading the store for the status page: the facts behind problems, the grid, and parsers.
+"""Reading the store for the status page: the jobs behind problems, the grid, and parsers.
 
 Every query is bounded, so that a page stays quick whatever the store holds. Lists of whole jobs are
-``queries``'; what the facts are is ``snapshot``'.
+in ``job_queries``; the snapshot itself is defined in ``jobs.snapshot``.
 """
 
 import datetime as dt
@@ -25,10 +25,10 @@ from gardener_api.jobs.job import (
 from gardener_api.jobs.snapshot import (
     LATELY,
     DamagedArchives,
-    Facts,
     FailedCheck,
     JobFact,
     LostAttempt,
+    Snapshot,
     TableRun,
     grid_dates,
 )
@@ -76,7 +76,7 @@ class Overview:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def facts(self, counts: Mapping[JobState, int], *, now: dt.datetime) -> Facts:
+    def snapshot(self, counts: Mapping[JobState, int], *, now: dt.datetime) -> Snapshot:
         """All that problems and the grid are made from.
 
         Args:
@@ -89,7 +89,7 @@ class Overview:
             recent, complete = _newest(connection.execute(_of_dates(days[0], days[-1])))
             head = connection.execute(_HEAD).one_or_none()
             handed_out = select(func.max(_e.at)).where(_e.state == JobState.INIT)
-            return Facts(
+            return Snapshot(
                 most=MOST,
                 failed=list(map(_fact, connection.execute(_failed()))),
                 in_hand=list(map(_fact, connection.execute(_in(PARSING_STATES)))),

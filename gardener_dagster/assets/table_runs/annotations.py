@@ -24,7 +24,7 @@ class Annotations:
     Attributes:
         work: What the run makes.
         date: The date.
-        watch: Whether the run may go on.
+        watch: Says whether the run must stop.
     """
 
     work: TablesWork

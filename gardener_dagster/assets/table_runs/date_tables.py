@@ -47,7 +47,7 @@ class DateTables:
     Attributes:
         work: What the run makes.
         date: The date.
-        watch: Whether the run may go on.
+        watch: Says whether the run must stop.
         tell: Takes messages for the thread that runs the step.
     """
 
@@ -318,7 +318,7 @@ class DateTables:
             raise
 
     def _require_unique_keys(self) -> None:
-        """Refuse to go on from a raw partition whose keys are not unique: a join multiplies rows.
+        """Refuse a raw partition whose keys are not unique: a join would multiply rows.
 
         Raises:
             CheckFailed: They are not.
@@ -340,7 +340,7 @@ class DateTables:
         """What the buckets hold of the date: for the load, and for the checks after it."""
         return date_listing.DateListing.of(self.work.gcs, self.key, self.source.filter)
 
-    # -- what is told of it
+    # -- what is recorded of it
 
     def _context(self) -> JobContext:
         return JobContext(

@@ -28,7 +28,7 @@ RUN_CHECK_SECONDS = 5.0
 
 
 class RunStopped(RuntimeError):
-    """The run is to stop now, or Dagster has ended it: its work must not go on."""
+    """The run is to stop now, or Dagster has ended it: its work must stop."""
 
 
 class PartitionBusy(RuntimeError):
@@ -51,7 +51,7 @@ class PartitionLost(RuntimeError):
 
 
 class RunWatch:
-    """Says whether a run may go on; all threads of a run share one.
+    """Says whether a run must stop; all threads of a run share one.
 
     Args:
         instance: Dagster's.
@@ -77,7 +77,7 @@ class RunWatch:
         return self._cancelled
 
     def look(self) -> None:
-        """Ask Dagster now whether the run goes on; set the events if it does not."""
+        """Ask Dagster now whether the run is in progress; set the events if it is not."""
         try:
             run = self._instance.get_run_by_id(self.run_id)
         except SQLAlchemyError as error:
@@ -108,7 +108,7 @@ class RunWatch:
             self._looking.release()
 
     def raise_if_aborted(self) -> None:
-        """Do nothing where the run may go on, as far as is known.
+        """Do nothing unless the run must stop, as far as is known.
 
         Raises:
             RunStopped: It may not.

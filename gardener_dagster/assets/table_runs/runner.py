@@ -1,6 +1,6 @@
 """A run over some dates of a source's tables: dates in threads, events and the log in one thread.
 
-Each date goes through by itself, and one that fails stops no other. Only the thread that runs the
+The dates are independent: one that fails stops no other. Only the thread that runs the
 step talks to Dagster; the dates' threads send it messages.
 """
 
@@ -47,7 +47,7 @@ from gardener_dagster.warehouse.errors import WarehouseError
 
 POLL_SECONDS = 1.0
 CANCEL_GRACE_SECONDS = 10.0
-"""How long dates under way may go on in a cancelled run; Kubernetes kills a process after 30 s."""
+"""How long dates under way may continue in a cancelled run. Kubernetes kills after 30 s."""
 CANCELLED = "the run was cancelled: re-execute it, or materialize the date again"
 
 Event = dg.AssetMaterialization | dg.MaterializeResult[object] | dg.AssetCheckResult
@@ -290,7 +290,7 @@ class TablesRun:
     # -- cancelled, or interrupted
 
     def _interrupt(self) -> None:
-        """Stop: a cancelled run after the dates under way; one that is told to end, at once."""
+        """Stop: a cancelled run after the dates under way; one whose process must end, at once."""
         self._interrupts += 1
         self._watch.look()
         self._watch.stopping.set()

@@ -40,7 +40,7 @@ reason. No damage to an archive is known that takes longer than its reading."""
 
 
 class FailedJobError(Exception):
-    """An attempt that cannot succeed; the message is what the jobs API is told."""
+    """An attempt that cannot succeed; the message goes to the jobs API."""
 
 
 class Worker:
@@ -95,7 +95,9 @@ class Worker:
             log.error("job %s: left to its lease: %s", job.id, error)
         except FailedJobError as failed:
             self._give_up(job, str(failed))
-        except Exception as error:  # a defect met in one job is reported, and other jobs go on
+        except (
+            Exception
+        ) as error:  # a defect met in one job is reported, and the other jobs are not affected
             log.exception("job %s", job.id)
             self._give_up(job, f"{type(error).__name__}: {error}")
         else:

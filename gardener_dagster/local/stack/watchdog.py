@@ -54,7 +54,7 @@ class Watchdog:
         self._process.wait()
 
     def kill(self) -> None:
-        """End the watchdog itself with SIGKILL; the stack goes on."""
+        """End the watchdog itself with SIGKILL; the stack stays up."""
         self._process.kill()
         self._process.wait()
 

@@ -35,7 +35,7 @@ class Joiner:
                 partition=annotations.id,
                 table=joined.id,
                 advice=f"materialize {tables.raw}/{tables.annotations} of {date};"
-                " this join follows by itself",
+                " the sensor joins then makes this join",
             )
         self._ensure_tables(step)
         parameters = [Parameter("date", "DATE", date)]

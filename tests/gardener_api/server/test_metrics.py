@@ -217,7 +217,7 @@ def test_requests_are_timed_by_path_and_code(
     api = TestClient(times.timed(Starlette(routes=routes)))
     for path in ("/job", "/v2/job/next", "/secret/1", "/secret/2"):
         api.get(path)
-    app = create_metrics_app(config, store.series, clock=lambda: now, others=[times.metric])
+    app = create_metrics_app(config, store.metrics, clock=lambda: now, others=[times.metric])
     found = samples(TestClient(app).get("/metrics").text)
     assert found["gardener_api_request_seconds_count"] == {
         "path=/v2/job/next,code=200": 2,
@@ -229,7 +229,7 @@ def test_open_metrics_where_it_is_asked_for(
     store: JobStore, config: GardenerConfig, complete: Callable[..., JobKey], now: dt.datetime
 ) -> None:
     complete(1, now)
-    client = TestClient(create_metrics_app(config, store.series, clock=lambda: now))
+    client = TestClient(create_metrics_app(config, store.metrics, clock=lambda: now))
     accept = {"Accept": "application/openmetrics-text; version=1.0.0"}
     response = client.get("/metrics", headers=accept)
     assert response.headers["content-type"].startswith("application/openmetrics-text")
@@ -242,7 +242,7 @@ def test_without_the_store_there_are_no_metrics(
 ) -> None:
     with writing(store._engine).begin() as connection:
         connection.execute(text("ALTER TABLE events RENAME TO moved"))
-    client = TestClient(create_metrics_app(config, store.series, clock=lambda: now))
+    client = TestClient(create_metrics_app(config, store.metrics, clock=lambda: now))
     response = client.get("/metrics")
     assert response.status_code == 503
     assert response.text == "the job store does not answer; the log says why\n"

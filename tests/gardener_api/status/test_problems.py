@@ -8,9 +8,9 @@ from gardener_api.config import GardenerConfig
 from gardener_api.jobs.job import LEASE_EXPIRED, PARSE_ERROR, JobState
 from gardener_api.jobs.snapshot import (
     DamagedArchives,
-    Facts,
     JobFact,
     LostAttempt,
+    Snapshot,
     missing_dates,
 )
 from gardener_api.status.problem import SHOWN
@@ -19,13 +19,13 @@ from gardener_api.status.problems import find_problems, shape, what_to_do
 ADVICE = "load t: No such field: x. What to do: add it to the schema."
 
 
-def test_nothing_is_wrong(config: GardenerConfig, everything: Facts) -> None:
+def test_nothing_is_wrong(config: GardenerConfig, everything: Snapshot) -> None:
     assert problems(config, everything) == []
-    assert find_problems(config, Facts(), now=NOW) == [], "an empty store"
+    assert find_problems(config, Snapshot(), now=NOW) == [], "an empty store"
 
 
 class TestQueue:
-    def test_nobody_asks(self, config: GardenerConfig, everything: Facts) -> None:
+    def test_nobody_asks(self, config: GardenerConfig, everything: Snapshot) -> None:
         [problem] = problems(config, everything, head=fact(ago=3 * HOUR), queued=412)
         assert problem.title == "No parser asks for jobs: 412 jobs queued"
         assert "since 2024-03-20 11:00 UTC (3 h)" in problem.about
@@ -46,25 +46,25 @@ class TestQueue:
     def test_when_nobody_asks(
         self,
         config: GardenerConfig,
-        everything: Facts,
+        everything: Snapshot,
         waits: dt.timedelta,
         handed_out: dt.datetime | None,
         wrong: bool,
     ) -> None:
-        facts = replace(everything, head=fact(ago=waits), handed_out=handed_out, queued=1)
-        assert bool(find_problems(config, facts, now=NOW)) is wrong
+        snapshot = replace(everything, head=fact(ago=waits), handed_out=handed_out, queued=1)
+        assert bool(find_problems(config, snapshot, now=NOW)) is wrong
 
-    def test_a_slow_queue(self, config: GardenerConfig, everything: Facts) -> None:
+    def test_a_slow_queue(self, config: GardenerConfig, everything: Snapshot) -> None:
         late, soon = fact(ago=25 * HOUR), fact(ago=23 * HOUR, date=dt.date(2024, 3, 18))
-        facts = replace(everything, recent=[late, soon], head=late, handed_out=NOW, complete=())
-        [title, *_] = [p.title for p in find_problems(config, facts, now=NOW)]
+        snapshot = replace(everything, recent=[late, soon], head=late, handed_out=NOW, complete=())
+        [title, *_] = [p.title for p in find_problems(config, snapshot, now=NOW)]
         assert title == "1 job of the last 30 days queued for more than 1 d: ndt/ndt7"
-        again = replace(facts, complete=everything.complete)
+        again = replace(snapshot, complete=everything.complete)
         assert find_problems(config, again, now=NOW) == [], "asked for again"
 
 
 class TestFailed:
-    def test_by_reason(self, config: GardenerConfig, everything: Facts) -> None:
+    def test_by_reason(self, config: GardenerConfig, everything: Snapshot) -> None:
         jobs = [
             failed("load tmp.ndt7$20240301: bad row 17", number=1),
             failed("load tmp.ndt7$20240302: bad row 3", number=2, datatype="annotation2"),
@@ -83,19 +83,19 @@ class TestFailed:
         }
 
     def test_the_same_reason_in_another_state_is_another_problem(
-        self, config: GardenerConfig, everything: Facts
+        self, config: GardenerConfig, everything: Snapshot
     ) -> None:
         jobs = [failed("x"), failed("x", failed_in=JobState.COPYING)]
         assert len(problems(config, everything, failed=jobs)) == 2
 
-    def test_the_advice_of_the_error(self, config: GardenerConfig, everything: Facts) -> None:
+    def test_the_advice_of_the_error(self, config: GardenerConfig, everything: Snapshot) -> None:
         [problem] = problems(config, everything, failed=[failed(ADVICE)])
         assert (problem.about, problem.todo) == (
             "load t: No such field: x.",
             "Add it to the schema.",
         )
 
-    def test_few_are_linked(self, config: GardenerConfig, everything: Facts) -> None:
+    def test_few_are_linked(self, config: GardenerConfig, everything: Snapshot) -> None:
         jobs = [
             failed("x", number=day, date=dt.date(2024, 1, 1) + day * DAY) for day in range(1, 50)
         ]
@@ -118,7 +118,7 @@ class TestFailed:
 
 
 class TestParsers:
-    def test_quiet(self, config: GardenerConfig, everything: Facts) -> None:
+    def test_quiet(self, config: GardenerConfig, everything: Snapshot) -> None:
         def held(state: JobState, quiet: dt.timedelta, parser: str) -> JobFact:
             lease = NOW + 5 * HOUR - quiet
             return fact(state, updated=NOW - quiet, lease_expires=lease, parser=parser)
@@ -137,7 +137,7 @@ class TestParsers:
         assert "cannot list the archives" in init.todo
         assert not init.grave
 
-    def test_a_short_lease(self, config: GardenerConfig, everything: Facts) -> None:
+    def test_a_short_lease(self, config: GardenerConfig, everything: Snapshot) -> None:
         short = config.model_copy(
             update={"tracker": config.tracker.model_copy(update={"timeout": 10 * MINUTE})}
         )
@@ -145,7 +145,7 @@ class TestParsers:
         assert problems(config, everything, in_hand=[job]) == []
         assert len(problems(short, everything, in_hand=[job])) == 1
 
-    def test_past_the_lease(self, config: GardenerConfig, everything: Facts) -> None:
+    def test_past_the_lease(self, config: GardenerConfig, everything: Snapshot) -> None:
         late = fact(JobState.PARSING, updated=NOW - 6 * HOUR, lease_expires=NOW - HOUR)
         [problem] = problems(config, everything, in_hand=[late])
         assert problem.title == "1 job past the end of the lease"
@@ -154,7 +154,7 @@ class TestParsers:
         [quiet] = problems(config, everything, in_hand=[just])
         assert "without a word" in quiet.title
 
-    def test_lost_attempts(self, config: GardenerConfig, everything: Facts) -> None:
+    def test_lost_attempts(self, config: GardenerConfig, everything: Snapshot) -> None:
         def lost(name: str, ago: dt.timedelta) -> LostAttempt:
             return LostAttempt(
                 number=3,
@@ -180,7 +180,7 @@ class TestParsers:
 
 
 class TestMissing:
-    def test_dates_without_a_job(self, config: GardenerConfig, everything: Facts) -> None:
+    def test_dates_without_a_job(self, config: GardenerConfig, everything: Snapshot) -> None:
         gone = {("ndt/ndt7", dt.date(2024, 3, day)) for day in (3, 4, 5, 9)}
         complete = set(everything.complete) - gone
         [problem] = problems(config, everything, complete=complete)
@@ -188,19 +188,19 @@ class TestMissing:
         assert problem.about == "ndt/ndt7: 2024-03-03 to 2024-03-05, 2024-03-09"
         assert "schedule daily on" in problem.todo
 
-    def test_sources_that_miss_the_same(self, config: GardenerConfig, everything: Facts) -> None:
+    def test_sources_that_miss_the_same(self, config: GardenerConfig, everything: Snapshot) -> None:
         complete = {(name, date) for name, date in everything.complete if date.day != 19}
         [problem] = problems(config, everything, complete=complete)
         assert problem.about == "ndt/annotation2, ndt/ndt7: 2024-03-19"
 
     @pytest.mark.parametrize("state", list(JobState))
     def test_a_job_that_was_withdrawn_is_none(
-        self, config: GardenerConfig, everything: Facts, state: JobState
+        self, config: GardenerConfig, everything: Snapshot, state: JobState
     ) -> None:
         job = fact(state, ago=MINUTE)
         complete = set(everything.complete) - {(job.source, job.date)}
-        facts = replace(everything, complete=complete, recent=[job])
-        missing = missing_dates(config, facts, now=NOW)
+        snapshot = replace(everything, complete=complete, recent=[job])
+        missing = missing_dates(config, snapshot, now=NOW)
         assert bool(missing) is (state is JobState.WITHDRAWN)
 
     @pytest.mark.parametrize(
@@ -213,8 +213,8 @@ class TestMissing:
     def test_yesterday_is_due_after_the_schedule(
         self, config: GardenerConfig, now: dt.datetime, last: int
     ) -> None:
-        facts = Facts(begun=now - 90 * DAY)
-        dates = missing_dates(config, facts, now=now)["ndt/ndt7"]
+        snapshot = Snapshot(begun=now - 90 * DAY)
+        dates = missing_dates(config, snapshot, now=now)["ndt/ndt7"]
         assert (dates[0], dates[-1]) == (config.start_date, dt.date(2024, 3, last))
 
     @pytest.mark.parametrize(
@@ -227,7 +227,7 @@ class TestMissing:
     def test_what_was_before_the_gardener_is_not_missing(
         self, config: GardenerConfig, begun: dt.datetime, first: int
     ) -> None:
-        dates = missing_dates(config, Facts(begun=begun), now=NOW)["ndt/ndt7"]
+        dates = missing_dates(config, Snapshot(begun=begun), now=NOW)["ndt/ndt7"]
         assert dates[0] == dt.date(2024, 3, first)
 
 
@@ -248,7 +248,7 @@ def test_shape(one: str, other: str, same: bool) -> None:
 
 
 def test_attempts_of_a_failed_job_are_told_with_it(
-    config: GardenerConfig, everything: Facts
+    config: GardenerConfig, everything: Snapshot
 ) -> None:
     attempt = LostAttempt(
         number=7,
@@ -265,7 +265,7 @@ def test_attempts_of_a_failed_job_are_told_with_it(
     assert problem.title.startswith("1 attempt lost since")
 
 
-def test_d35_damaged_archives_are_named(config: GardenerConfig, everything: Facts) -> None:
+def test_d35_damaged_archives_are_named(config: GardenerConfig, everything: Snapshot) -> None:
     damaged = [
         DamagedArchives(
             number=day,

@@ -8,13 +8,13 @@ from problem_facts import DAY, HOUR, MINUTE, fact, problems
 from gardener_api.config import GardenerConfig
 from gardener_api.jobs.job import JobState
 from gardener_api.jobs.snapshot import (
-    Facts,
     FailedCheck,
+    Snapshot,
 )
 
 
 class TestTables:
-    def test_parsed_and_not_taken(self, config: GardenerConfig, everything: Facts) -> None:
+    def test_parsed_and_not_taken(self, config: GardenerConfig, everything: Snapshot) -> None:
         waiting = [
             fact(JobState.POST_PROCESSING, ago=40 * MINUTE),
             fact(JobState.POST_PROCESSING, ago=29 * MINUTE, number=8),
@@ -24,7 +24,7 @@ class TestTables:
         assert "Is the Dagster daemon running" in problem.todo
         assert [job.number for job in problem.jobs] == [7]
 
-    def test_a_stage_that_takes_long(self, config: GardenerConfig, everything: Facts) -> None:
+    def test_a_stage_that_takes_long(self, config: GardenerConfig, everything: Snapshot) -> None:
         jobs = [fact(JobState.COPYING, ago=HOUR), fact(JobState.LOADING, ago=2 * HOUR)]
         fresh = fact(JobState.JOINING, ago=59 * MINUTE)
         [problem] = problems(config, everything, in_tables=[*jobs, jobs[0], fresh])
@@ -33,14 +33,14 @@ class TestTables:
         )
         assert problem.query == {"state": "copying,loading"}
 
-    def test_a_list_that_was_cut(self, config: GardenerConfig, everything: Facts) -> None:
+    def test_a_list_that_was_cut(self, config: GardenerConfig, everything: Snapshot) -> None:
         waiting = [fact(JobState.POST_PROCESSING), fact(JobState.POST_PROCESSING)]
         [problem] = problems(config, everything, in_tables=waiting, most=2)
         assert problem.title.startswith("At least 2 jobs parsed")
 
 
 class TestWithoutArchives:
-    def test_a_day_unlike_others(self, config: GardenerConfig, everything: Facts) -> None:
+    def test_a_day_unlike_others(self, config: GardenerConfig, everything: Snapshot) -> None:
         usual = fact(JobState.COMPLETE, archives=412, date=dt.date(2024, 3, 18))
         empty = fact(JobState.COMPLETE, archives=0, number=8)
         [problem] = problems(config, everything, recent=[usual, empty])
@@ -50,7 +50,7 @@ class TestWithoutArchives:
         assert [job.number for job in problem.jobs] == [8]
         assert not problem.grave
 
-    def test_a_source_that_rests(self, config: GardenerConfig, everything: Facts) -> None:
+    def test_a_source_that_rests(self, config: GardenerConfig, everything: Snapshot) -> None:
         other = fact(JobState.COMPLETE, archives=412, datatype="annotation2")
         recent = [other, fact(JobState.COMPLETE, archives=0, number=8)]
         assert problems(config, everything, recent=recent) == []
@@ -58,7 +58,7 @@ class TestWithoutArchives:
 
 class TestSkippedDates:
     def test_d27_a_parsed_date_that_is_no_partition_any_more(
-        self, config: GardenerConfig, everything: Facts
+        self, config: GardenerConfig, everything: Snapshot
     ) -> None:
         before = config.start_date - DAY
         skipped = fact(JobState.POST_PROCESSING, ago=2 * HOUR, date=before)
@@ -76,7 +76,7 @@ class TestSkippedDates:
         assert problem.grave
 
     def test_d27_a_source_that_is_not_configured_any_more(
-        self, config: GardenerConfig, everything: Facts
+        self, config: GardenerConfig, everything: Snapshot
     ) -> None:
         skipped = fact(JobState.POST_PROCESSING, ago=MINUTE, datatype="wehe")
         [problem] = problems(config, everything, in_tables=[skipped])
@@ -98,7 +98,7 @@ class TestChecks:
         return FailedCheck(**values | changed)
 
     def test_checks_of_a_name_are_one_problem(
-        self, config: GardenerConfig, everything: Facts
+        self, config: GardenerConfig, everything: Snapshot
     ) -> None:
         checks = [
             self.check(),

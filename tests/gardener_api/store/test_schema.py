@@ -131,7 +131,7 @@ def test_no_fact_of_the_status_page_reads_all_jobs_or_events(
 
     engine = store._engine
     event.listen(engine, "before_cursor_execute", keep)
-    store.overview.facts({}, now=now)
+    store.overview.snapshot({}, now=now)
     store.overview.parsers()
     store.overview.table_runs()
     store.checks.of(JobKey.parse("b/ndt/ndt7/20240301"))

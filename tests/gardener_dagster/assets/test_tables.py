@@ -114,8 +114,8 @@ def test_a_day_runs_through_and_its_checks_say_so(
         "annotated": (
             False,
             "1 of 2 rows are annotated (50.0%), fewer than 90%: see whether the annotations of the"
-            " date and of the day before are complete; parsed again, they are joined again by"
-            " themselves",
+            " date and of the day before are complete; when they are parsed again, the date is"
+            " joined again automatically",
         ),
         "annotated_of_previous": (True, "50.0% annotated, none known before"),
     }

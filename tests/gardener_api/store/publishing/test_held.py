@@ -36,7 +36,7 @@ def test_what_is_held_waits_until_somebody_decides(
     number = hold()
     [held] = store.held.waiting()
     assert (held.number, held.key, held.findings) == (number, make_key(1), (ROWS, IDS))
-    assert store.series.held() == {("ndt", "ndt7"): 1}
+    assert store.metrics.held() == {("ndt", "ndt7"): 1}
     decided = store.held.decide(
         number, Decision.ACCEPT, by="ada", reason="a box died", now=now + HOUR
     )
@@ -68,7 +68,7 @@ def test_newer_rows_take_the_place_of_held_ones(
     assert store.held.decided() == []
     store.held.settle(RAW, make_key(1).date, Outcome.PUBLISHED, staged="tmp 3", now=now)
     assert [each.outcome for each in store.held.of(make_key(1))] == [Outcome.SUPERSEDED] * 2
-    assert store.series.held() == {}
+    assert store.metrics.held() == {}
 
 
 def test_rows_that_nobody_accepted_are_not_the_accepted_ones(

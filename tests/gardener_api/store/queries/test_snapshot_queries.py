@@ -6,7 +6,7 @@ import pytest
 
 from gardener_api.jobs.job import LEASE_EXPIRED, PARSE_ERROR, JobKey, JobRequest, JobState
 from gardener_api.jobs.parser_calls import Error, Heartbeat, Update
-from gardener_api.jobs.snapshot import Facts, FailedCheck, TableRun
+from gardener_api.jobs.snapshot import FailedCheck, Snapshot, TableRun
 from gardener_api.store.queries import snapshot_queries
 from gardener_api.store.store import JobStore
 from gardener_api.store.tables.check_results import CheckResult
@@ -17,8 +17,8 @@ OpenStore = Callable[..., JobStore]
 HOUR = dt.timedelta(hours=1)
 
 
-def facts(store: JobStore, now: dt.datetime) -> Facts:
-    return store.overview.facts(store.counts(), now=now)
+def snapshot(store: JobStore, now: dt.datetime) -> Snapshot:
+    return store.overview.snapshot(store.counts(), now=now)
 
 
 def days(jobs: object) -> list[int]:
@@ -27,7 +27,7 @@ def days(jobs: object) -> list[int]:
 
 
 def test_an_empty_store(store: JobStore, now: dt.datetime) -> None:
-    found = facts(store, now)
+    found = snapshot(store, now)
     assert not any((found.failed, found.in_hand, found.in_tables, found.lost, found.recent))
     assert (found.head, found.handed_out, found.begun) == (None, None, None)
     assert store.overview.parsers() == []
@@ -40,7 +40,7 @@ def test_where_jobs_are(
     store.enqueue([wanted(4, archives=0)], now=now + HOUR)
     [job] = store.lease(1, parser="10.0.0.7", now=now + HOUR)
     store.stage(make_key(4), JobState.LOADING, run_id="t", now=now + HOUR)
-    found = facts(store, now + 72 * HOUR)
+    found = snapshot(store, now + 72 * HOUR)
     assert (found.queued, found.begun, found.handed_out) == (2, now, now + HOUR)
     assert found.head is not None
     assert found.head.date == dt.date(2024, 3, 2)
@@ -57,16 +57,16 @@ def test_failed_until_there_is_a_newer_job(
     store.enqueue([wanted(1, archives=0)], now=now)
     store.stage(make_key(1), JobState.LOADING, run_id="t", now=now)
     store.fail_stage(make_key(1), "no such field", run_id="t", now=now)
-    [failed] = facts(store, now).failed
+    [failed] = snapshot(store, now).failed
     assert (failed.error, failed.failed_in) == ("no such field", JobState.LOADING)
 
     store.enqueue([wanted(1, requester="run:b")], now=now)
-    found = facts(store, now)
+    found = snapshot(store, now)
     assert found.failed == []
     assert [job.state for job in found.recent] == [JobState.QUEUED]
 
     store.withdraw("b", by="x", now=now)
-    found = facts(store, now)
+    found = snapshot(store, now)
     assert [job.number for job in found.failed] == [failed.number], "a request that was taken back"
     assert [job.state for job in found.recent] == [JobState.FAILED]
 
@@ -78,14 +78,14 @@ def test_complete_however_old(
     store.stage(make_key(1), JobState.LOADING, run_id="t", now=now)
     store.stage(make_key(1), JobState.COMPLETE, run_id="t", now=now)
     store.enqueue([wanted(1, requester="run:b")], now=now)
-    found = facts(store, now)
+    found = snapshot(store, now)
     assert [job.state for job in found.recent] == [JobState.QUEUED]
     assert found.complete == {("ndt/ndt7", dt.date(2024, 3, 1))}
 
 
 def test_only_the_days_of_the_grid(store: JobStore, wanted: Wanted, now: dt.datetime) -> None:
     store.enqueue([wanted(day) for day in (-29, -28, 1, 2)], now=now)
-    dates = [str(job.date) for job in facts(store, now).recent]
+    dates = [str(job.date) for job in snapshot(store, now).recent]
     assert dates == ["2024-03-01", "2024-02-01"]
 
 
@@ -95,13 +95,13 @@ def test_attempts_that_were_lost(open_store: OpenStore, wanted: Wanted, now: dt.
     first, second = store.lease(2, parser="10.0.0.7", now=now)
     store.apply([Error(second.id, "no disk")], now=now)
     store.expire(now=now + 2 * HOUR)
-    lost = facts(store, now + 3 * HOUR).lost
+    lost = snapshot(store, now + 3 * HOUR).lost
     assert [(a.number, a.name, a.at) for a in lost] == [
         (first.number, LEASE_EXPIRED, now + 2 * HOUR),
         (second.number, PARSE_ERROR, now),
     ]
     assert lost[1].detail == "no disk"
-    assert [a.name for a in facts(store, now + 25 * HOUR).lost] == [LEASE_EXPIRED]
+    assert [a.name for a in snapshot(store, now + 25 * HOUR).lost] == [LEASE_EXPIRED]
 
 
 def test_lists_are_bounded(
@@ -109,7 +109,7 @@ def test_lists_are_bounded(
 ) -> None:
     monkeypatch.setattr(snapshot_queries, "MOST", 2)
     store.enqueue([wanted(day, archives=0) for day in (1, 2, 3)], now=now)
-    found = facts(store, now)
+    found = snapshot(store, now)
     assert (len(found.in_tables), found.most) == (2, 2)
 
 
@@ -158,13 +158,13 @@ def test_d35_damaged_archives_that_a_parser_has_named(
         [job] = store.lease(1, parser="p", now=now)
         store.apply([Update(job.id, "parsing"), Update(job.id, "postProcessing", detail)], now=now)
     store.stage(make_key(1), JobState.LOADING, run_id="t", now=now)  # it has a detail of its own
-    [damaged] = facts(store, now + HOUR).damaged
+    [damaged] = snapshot(store, now + HOUR).damaged
     assert (damaged.date.day, damaged.at, damaged.source) == (1, now, "ndt/ndt7")
     assert damaged.detail.startswith("damaged archives: 1 of 2: a.tgz")
-    assert facts(store, now + 25 * HOUR).damaged == []
+    assert snapshot(store, now + 25 * HOUR).damaged == []
     store.fail_stage(make_key(1), "no such field", run_id="t", now=now)
     store.enqueue([wanted(1)], now=now)
-    assert facts(store, now + HOUR).damaged == [], "it is parsed again"
+    assert snapshot(store, now + HOUR).damaged == [], "it is parsed again"
 
 
 def test_checks_that_have_not_passed(
@@ -182,7 +182,7 @@ def test_checks_that_have_not_passed(
     store.checks.record(make_key(1), [failing, passed], run_id="r", now=now)
     store.checks.record(make_key(2), [failing], run_id="r", now=now)  # it never had a job
     store.checks.record(make_key(1 - 60), [failing], run_id="r", now=now)  # before the grid
-    [check] = facts(store, now).failed_checks
+    [check] = snapshot(store, now).failed_checks
     assert check == FailedCheck(
         number=job.number,
         experiment="ndt",
@@ -194,7 +194,7 @@ def test_checks_that_have_not_passed(
         description="3 rows, 114 a week ago",
     )
     store.checks.record(make_key(1), [replace(failing, passed=True)], run_id="s", now=now)
-    assert facts(store, now).failed_checks == []
+    assert snapshot(store, now).failed_checks == []
 
 
 def test_how_far_the_runs_of_the_tables_are(

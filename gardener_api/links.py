@@ -1,4 +1,4 @@
-"""Where a person reads on: addresses in Dagster's UI and in Google's console. Pure."""
+"""Links to pages of Dagster's UI and of Google's console. Pure."""
 
 import datetime as dt
 from dataclasses import dataclass

@@ -1,8 +1,8 @@
-"""How the log of a process looks: a line an event, for people or for a collector of logs.
+"""Configure the log of a process: one line for each event, as text or as JSON.
 
 Modules log with ``logging``, what belongs to an event in ``extra``. Two formatters, and not
 structlog: libraries log this way too, and it would need as much code to set up as this takes.
-What is written about jobs is ``job_log``'s.
+What is logged about jobs is in ``job_log``.
 """
 
 import datetime as dt

@@ -1,4 +1,4 @@
-"""What a user does in Dagster's UI, over the same GraphQL: launch a backfill, look how it goes."""
+"""A client of Dagster's GraphQL API: launch a backfill, read the status of backfills and runs."""
 
 import datetime as dt
 from collections.abc import Iterable, Sequence

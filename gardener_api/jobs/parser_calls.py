@@ -1,7 +1,7 @@
-"""What parsers say about jobs, as data, and what each call makes of a job.
+"""Parsers' calls as data, and how each changes its job.
 
-Pure functions: one job and one call give a changed job or a refusal. How calls come in is
-``jobs_api``'s, how the outcome is kept is ``store``'s.
+Pure functions: one job and one call give a changed job or a refusal. Calls come in through
+``jobs_api``, the outcome is kept by ``store``.
 """
 
 import datetime as dt

@@ -1,4 +1,4 @@
-"""What is known of the jobs at one time, as far as the status page tells what is wrong.
+"""A snapshot of the jobs, from which the status page finds what is wrong.
 
 Pure data, and which dates there should be. ``snapshot_queries`` reads it from the store,
 ``problems`` judges it.

@@ -1,6 +1,6 @@
-"""What a run of the tables says about a job, and what that makes of it.
+"""Table stages: how a run of the tables changes a job.
 
-Pure functions, the counterpart of ``parser_calls``. How the outcome is kept is ``store``'s.
+Pure functions, the counterpart of ``parser_calls``. The outcome is kept by ``store``.
 """
 
 import datetime as dt

@@ -1,4 +1,4 @@
-"""How long the jobs API takes, measured in the process: the one thing the store cannot tell."""
+"""Measure how long calls of the jobs API take: the one metric that is not read from the store."""
 
 import time
 

@@ -1,6 +1,6 @@
-"""Whether the sidecar is well: ``/alive`` for who restarts it, ``/ready`` for who sends it calls.
+"""The sidecar's health: ``/alive`` for its supervisor, ``/ready`` for whatever sends it calls.
 
-A sidecar whose store is away is alive: starting it anew would not bring the store back.
+A sidecar whose store is away is alive: a restart would not bring the store back.
 
 Anybody may ask, so an answer names the part that is not ready and no more. The log has the error.
 """

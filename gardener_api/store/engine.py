@@ -1,4 +1,4 @@
-"""Reaching the database that a store is in: engines, transactions, SQLite's settings.
+"""Connections to the store's database: engines, transactions, SQLite's settings.
 
 SQL belongs in the modules that use it.
 """

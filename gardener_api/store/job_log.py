@@ -1,4 +1,4 @@
-"""What is logged about jobs: a line for each thing that happened to one, and each refused call.
+"""Log what happens to jobs: a line for each event, and for each refused call.
 
 Written after the commit by whoever made it, so that what was logged has happened.
 """

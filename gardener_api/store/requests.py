@@ -1,7 +1,7 @@
-"""The statements on requests: who wants a job, who was told of its end, who took a request back.
+"""SQL statements on requests: insert, withdraw, and mark as reported.
 
-Each works in a transaction of the caller's. When they are used is ``store``'s business; what people
-and runs read of requests is in ``queries``.
+Each works in a transaction of the caller's. ``store`` decides when they are used; the queries that
+pages and runs make are in ``queries``.
 """
 
 import datetime as dt

@@ -1,6 +1,6 @@
-"""How jobs and their events stand in the database: rows of one and rows of the other.
+"""Convert jobs and their events to rows of the database, and back.
 
-Mapping only, both ways; which rows are wanted is ``queries``', why they change ``store``'s.
+Which rows are read is decided in ``queries``, why they change in ``store``.
 """
 
 import datetime as dt

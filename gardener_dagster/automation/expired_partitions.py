@@ -1,4 +1,4 @@
-"""What failed runs leave behind in the tmp tables, and when it goes."""
+"""Delete expired partitions of the tmp tables, which failed runs have left behind."""
 
 import datetime as dt
 

@@ -1,4 +1,4 @@
-"""When the gardener starts work by the clock."""
+"""The schedules: what starts at a fixed time of the day."""
 
 import datetime as dt
 

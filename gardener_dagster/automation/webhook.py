@@ -1,4 +1,4 @@
-"""Telling people: an alert, as Slack or another web hook takes it. When is ``alerts``' business."""
+"""Send an alert to Slack or another web hook. ``alerts`` decides when."""
 
 from dataclasses import asdict, dataclass
 from typing import Literal

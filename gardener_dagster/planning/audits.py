@@ -1,6 +1,6 @@
-"""What the facts about a partition say of it: pure functions, one for each audit and asset check.
+"""The audits and asset checks: each judges a partition by numbers that it is given. Pure.
 
-What follows from it is decided in ``publication``; what is fetched stands in ``assets.checks``.
+``publication`` decides what follows; ``assets.checks`` has the numbers.
 """
 
 import statistics

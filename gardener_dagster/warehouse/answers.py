@@ -1,4 +1,4 @@
-"""What Google's client answers or raises, in the terms of `results` and `errors`."""
+"""Convert results and exceptions of Google's client into those of `results` and `errors`."""
 
 import datetime as dt
 from typing import Any

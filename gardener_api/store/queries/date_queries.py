@@ -1,6 +1,6 @@
-"""Which dates of which sources were asked for: what schedules, passes and people look at.
+"""Read which dates of which sources were asked for, for schedules, passes and commands.
 
-Reading alone, over dates; single jobs are in ``queries``.
+Queries of single jobs are in ``job_queries``.
 """
 
 import datetime as dt

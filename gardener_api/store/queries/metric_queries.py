@@ -1,9 +1,9 @@
-"""What the metrics show, added up by the database: counts, sums and histograms. Changes nothing.
+"""Compute the metrics in the database: counts, sums and histograms. Changes nothing.
 
 Counts are of everything that ever happened, and are asked for every few seconds. So rows that are
 settled are read once and their sums are remembered; only later rows are read each time. Rows are
 settled up to a number once no row with a lower number can be committed any more. What a metric is
-called and how it is labelled is decided in ``metrics``.
+called and how it is labelled is decided in ``server.metrics``.
 """
 
 import datetime as dt

@@ -1,4 +1,4 @@
-"""What was made of each date, and what it took: what a backfill is planned and estimated from.
+"""Read what was made of each date and what it cost, to plan backfills and estimate their cost.
 
 Queries are per source and range of dates, so that a year of all sources is read in a second or two.
 """

@@ -1,4 +1,4 @@
-"""What a run makes of a source's tables, and what its threads tell the thread of the step."""
+"""The work of a run of tables, and the messages from its threads to the thread of the step."""
 
 import datetime as dt
 from collections.abc import Mapping

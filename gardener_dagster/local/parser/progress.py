@@ -1,4 +1,4 @@
-"""Archives that are parsed at the same time, and whether each of them gets on."""
+"""Archives that are parsed at the same time, and whether each makes progress."""
 
 import threading
 import time

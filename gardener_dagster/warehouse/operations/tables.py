@@ -1,4 +1,4 @@
-"""Datasets, tables, their columns, and partitions that go away. No rows are touched here."""
+"""Create datasets and tables, add columns, delete partitions. Writes no rows."""
 
 import datetime as dt
 import logging

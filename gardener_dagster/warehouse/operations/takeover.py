@@ -1,4 +1,4 @@
-"""BigQuery jobs of a run that is gone, which could still write to a partition that another has."""
+"""Cancel BigQuery jobs of a dead run, which could still write to a partition of another run."""
 
 import logging
 from dataclasses import replace

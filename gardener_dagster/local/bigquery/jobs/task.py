@@ -1,4 +1,4 @@
-"""A job while it runs, as the code sees it that does its work."""
+"""A running job, as the code that executes it sees it."""
 
 import datetime as dt
 import threading

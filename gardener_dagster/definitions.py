@@ -12,7 +12,7 @@ from gardener_dagster.assets.catalog import Catalog
 from gardener_dagster.assets.partitions import daily_partitions
 from gardener_dagster.assets.tables import build_assets
 from gardener_dagster.automation.alerts import build_alerts
-from gardener_dagster.automation.expired_partitions import build_leftovers
+from gardener_dagster.automation.expired_partitions import build_expire_tmp
 from gardener_dagster.automation.freshness import build_freshness
 from gardener_dagster.automation.historical_pass import historical_pass_sensor
 from gardener_dagster.automation.late_archives import late_archives_sensor
@@ -53,7 +53,7 @@ def build_defs(
             historical_pass_sensor(config),
             *build_alerts(config, webhook),
         ],
-        schedules=[*build_schedules(config), build_leftovers(config)],
+        schedules=[*build_schedules(config), build_expire_tmp(config)],
         resources={"job_store": job_store, "warehouse": warehouse, "gcs": gcs},
         # A date's steps follow each other: a process each would only pay the imports again.
         executor=dg.in_process_executor,

@@ -101,7 +101,8 @@ class WarehouseResource(BigQueryResource):
         default="error", description="what a field that the tables lack is"
     )
     tmp_expiration_seconds: float = Field(
-        default=7 * 86400.0, description="a tmp partition untouched for so long is a leftover"
+        default=7 * 86400.0,
+        description="a tmp partition that was not written for so long is deleted",
     )
     _lock: threading.Lock = PrivateAttr(default_factory=threading.Lock)
     _tables: Warehouse | None = PrivateAttr(default=None)

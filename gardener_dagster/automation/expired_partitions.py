@@ -14,7 +14,7 @@ from gardener_dagster.warehouse.errors import WarehouseError
 from gardener_dagster.warehouse.names import JobContext, Partition
 
 
-def build_leftovers(config: GardenerConfig) -> dg.ScheduleDefinition:
+def build_expire_tmp(config: GardenerConfig) -> dg.ScheduleDefinition:
     """The job that deletes old tmp partitions, every night.
 
     BigQuery's own expiration of partitions counts from a partition's date, not from its last
@@ -22,13 +22,13 @@ def build_leftovers(config: GardenerConfig) -> dg.ScheduleDefinition:
     """
 
     @dg.op(
-        name="delete_leftovers",
+        name="delete_expired_partitions",
         description=(
             "Deletes the tmp partitions that nobody has written to for"
             f" {config.bigquery.tmp_expiration} (`bigquery.tmp_expiration`)."
         ),
     )
-    def delete_leftovers(
+    def delete_expired_partitions(
         context: dg.OpExecutionContext,
         job_store: dg.ResourceParam[JobStore],
         warehouse: WarehouseResource,
@@ -40,16 +40,16 @@ def build_leftovers(config: GardenerConfig) -> dg.ScheduleDefinition:
         for source in config.sources:
             try:
                 expired = warehouse.tables.expire_tmp(source_tables(source), ctx)
-            except WarehouseError as error:  # the other sources' are to go all the same
+            except WarehouseError as error:  # those of other sources are deleted all the same
                 failures.append(str(error))
                 continue
-            for leftover in expired:
-                gone.append(leftover.partition.id)
-                _forget(job_store, leftover.partition, run_id=context.run_id, now=now)
-                date = leftover.partition.date
+            for each in expired:
+                gone.append(each.partition.id)
+                _forget(job_store, each.partition, run_id=context.run_id, now=now)
+                date = each.partition.date
                 job_store.held.settle(source.raw_table, date, Outcome.SUPERSEDED, now=now)
                 context.log.info(
-                    f"{leftover.partition}: deleted, last written {leftover.last_modified:%F %T}"
+                    f"{each.partition}: deleted, last written {each.last_modified:%F %T}"
                 )
         context.add_output_metadata({"partitions deleted": named(tuple(gone))})
         if failures:
@@ -57,7 +57,7 @@ def build_leftovers(config: GardenerConfig) -> dg.ScheduleDefinition:
 
     @dg.job(name="expire_tmp", executor_def=dg.in_process_executor)
     def expire_tmp_job() -> None:
-        delete_leftovers()
+        delete_expired_partitions()
 
     return dg.ScheduleDefinition(
         name="expire_tmp",
@@ -65,12 +65,12 @@ def build_leftovers(config: GardenerConfig) -> dg.ScheduleDefinition:
         cron_schedule="0 4 * * *",
         execution_timezone="UTC",
         default_status=dg.DefaultScheduleStatus.RUNNING,
-        description="Deletes what failed runs left behind in the tmp tables.",
+        description="Deletes expired partitions of the tmp tables, which failed runs left behind.",
     )
 
 
 def _forget(store: JobStore, partition: Partition, *, run_id: str, now: dt.datetime) -> None:
-    """Have runs load a partition again that its requester made: a version of nobody's."""
+    """Record a version without a requester, so that whoever made the partition loads it again."""
     made = store.tables.partition(partition.table_id, partition.date)
     if made is not None:
         store.tables.record_partition(

@@ -52,7 +52,7 @@ class Warehouse:
     Args:
         client: one a process.
         settings: project, location, priority, limits, retries.
-        tmp_expiration: a tmp partition that nobody touched for so long is a leftover.
+        tmp_expiration: a tmp partition that was not written for so long is deleted.
         schema_update: what a field in the data that the tables lack is: an error, or added to the
             tables.
         now: the time, aware.
@@ -301,9 +301,9 @@ class Warehouse:
         old = self.survey.tmp_partitions(
             tables, ctx, untouched_since=self._now() - self._tmp_expiration
         )
-        for leftover in old:
-            step = self._step("expire", tables, ctx, leftover.partition)
-            self._tables.delete_partition(step, leftover.partition)
+        for each in old:
+            step = self._step("expire", tables, ctx, each.partition)
+            self._tables.delete_partition(step, each.partition)
         return old
 
     def table_url(self, partition: Partition) -> str:

@@ -1,6 +1,6 @@
 """What the buckets hold for a job: the archives to parse, and the objects that a parser wrote.
 
-Listing only. A listing that fails is an error with the URL, never an empty day.
+Lists objects only. A failed listing raises an error with the URL; it is never an empty day.
 """
 
 import datetime as dt
@@ -28,46 +28,45 @@ class ArchiveListing:
 
     names: tuple[str, ...]
     bytes: int
-    created: tuple[dt.datetime, ...] = field(default=(), compare=False)  # of each, in this order
+    created: tuple[dt.datetime, ...] = field(default=(), compare=False)  # of each of `names`
 
     def since(self, time: dt.datetime) -> dict[str, dt.datetime]:
-        """The archives that came, or were replaced, after a time; with when."""
+        """Return the archives created or replaced after a time, with their creation times."""
         pairs = zip(self.names, self.created, strict=True)
         return {name: created for name, created in pairs if created > time}
 
     @property
     def count(self) -> int:
-        """How many there are."""
+        """The number of archives."""
         return len(self.names)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ParsedObject:
-    """What a parser wrote of one archive."""
+    """An object that a parser wrote for one archive."""
 
     name: str
     size: int  # bytes
     updated: dt.datetime  # when it was written
-    rows: int | None  # as the parser counted; None if it did not say
-    write_error: str  # "" if the parser's sink did not fail
+    rows: int | None  # number of rows in the object's metadata; None: not given
+    write_error: str  # error of the parser's sink; "": none
 
 
 def list_archives(client: "Client", bucket: str, prefix: str, filter: str = "") -> ArchiveListing:
     """List the archives under a prefix.
 
     Args:
-        client: Of Cloud Storage.
-        bucket: The archive's bucket.
-        prefix: A job's, as ``JobKey.prefix`` says.
-        filter: A regular expression (RE2) that is found anywhere in the whole object name, as a
-            parser applies it.
+        client: A Cloud Storage client.
+        bucket: The bucket of the archives.
+        prefix: The prefix of a job's object names: ``JobKey.prefix``.
+        filter: A regular expression (RE2), searched for in the full object name, as parsers do.
 
     Raises:
-        ValueError: The filter is none.
+        ValueError: The filter is not a regular expression.
         ArchiveError: The bucket could not be listed.
     """
     wanted = compile_filter(filter)
-    # Not `updated`: a new storage class or a hold changes that, and no archive.
+    # Not `updated`: changes of the storage class or of a hold also set that.
     fields = "items(name,size,timeCreated),nextPageToken"
     found = [
         blob for blob in _list(client, bucket, prefix, fields=fields) if wanted.search(blob.name)
@@ -80,12 +79,12 @@ def list_archives(client: "Client", bucket: str, prefix: str, filter: str = "") 
 
 
 def list_parsed(client: "Client", output_bucket: str, key: JobKey) -> list[ParsedObject]:
-    """List what parsers wrote of a job's archives, in any of its parses.
+    """List the objects that parsers wrote for a job's archives, in all of its parses.
 
     Args:
-        client: Of Cloud Storage.
+        client: A Cloud Storage client.
         output_bucket: The bucket that the parsers write to.
-        key: The job's.
+        key: The key of the job.
 
     Raises:
         ArchiveError: The bucket could not be listed.
@@ -120,7 +119,7 @@ def _list(client: "Client", bucket: str, prefix: str, *, fields: str) -> Iterato
 
 @contextmanager
 def _naming(url: str) -> Iterator[None]:
-    # Slow imports, done already by whoever has made a client.
+    # Imported here because they are slow; making a client has imported them already.
     from google.api_core.exceptions import GoogleAPIError
     from google.auth.exceptions import GoogleAuthError
     from requests import RequestException

@@ -1,7 +1,7 @@
 """The audits of a partition before it is published: their names, thresholds and actions.
 
-What an audit finds is decided in ``planning.audits``; here is what follows from a finding, as the
-configuration says it: the key ``audits``, and ``sources[].audits`` over it.
+``planning.audits`` makes the audits. This module reads their rules from the configuration: the key
+``audits``, which ``sources[].audits`` overrides.
 """
 
 from collections.abc import Iterator, Mapping
@@ -13,15 +13,15 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class Action(StrEnum):
-    """What follows where an audit does not pass."""
+    """The action if an audit fails."""
 
-    PUBLISH = "publish"  # nothing: its finding is only reported
-    WARN = "warn"  # the partition is published, and its check fails
-    HOLD = "hold"  # the published partition stays until a person decides
+    PUBLISH = "publish"  # publish the partition; the finding is only reported
+    WARN = "warn"  # publish the partition; its check fails
+    HOLD = "hold"  # keep the published partition until a person decides
 
 
 class Audit(BaseModel):
-    """An audit without a threshold, as the configuration file has it."""
+    """The configuration of an audit without a threshold."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -29,13 +29,13 @@ class Audit(BaseModel):
 
 
 class ShareAudit(Audit):
-    """An audit with a threshold: a share, 1 for all."""
+    """The configuration of an audit with a threshold: a share from 0 to 1."""
 
     threshold: float | None = Field(default=None, ge=0, le=1)
 
 
 class Audits(BaseModel):
-    """The key ``audits``; what it leaves out has the default."""
+    """The key ``audits``; omitted audits have their defaults."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -58,12 +58,12 @@ class Audits(BaseModel):
 
 @dataclass(frozen=True, kw_only=True)
 class AuditRule:
-    """What makes an audit fail, and what follows.
+    """The threshold of an audit, and the action if it fails.
 
     Attributes:
-        threshold: The share that must be reached; not used by audits without one.
-        action: As configured; ``None``: the default.
-        protects: The default is to hold where rows are published that could get worse.
+        threshold: The minimum share to pass; audits without a threshold ignore it.
+        action: The configured action; ``None``: the default.
+        protects: Whether the default is to hold (else to warn) if rows are already published.
     """
 
     threshold: float = 1.0
@@ -71,7 +71,7 @@ class AuditRule:
     protects: bool = False
 
     def action_for(self, *, published: bool) -> Action:
-        """Return the action.
+        """Return the action if the audit fails.
 
         Args:
             published: Whether there is a published partition that would be replaced.
@@ -100,10 +100,10 @@ DEFAULT_RULES: AuditRules = MappingProxyType(
 
 
 def rules_of(*levels: Audits) -> AuditRules:
-    """Return the rules of a source.
+    """Return the audit rules of a source.
 
     Args:
-        *levels: The configuration's audits, then the source's; the later one wins.
+        *levels: The configuration's audits, then the source's; later ones override earlier ones.
     """
     rules = dict(DEFAULT_RULES)
     for level in levels:

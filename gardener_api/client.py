@@ -1,6 +1,6 @@
 """The jobs API's client for parsers in Python.
 
-It speaks to the sidecar only; what a parser does with a job is its own affair.
+It only calls the sidecar; the parser does the work on a job.
 """
 
 import datetime as dt
@@ -21,11 +21,11 @@ _TRY_AGAIN = (429, 502, 503, 504)
 
 
 class JobsAPIError(RuntimeError):
-    """A call failed: the sidecar was not reached, or it refused."""
+    """A call failed: the sidecar was not reached, or it rejected the call."""
 
 
 class JobGone(JobsAPIError):
-    """The attempt is over: another parser has the job, or will have it. Stop working on it."""
+    """The attempt has ended; stop working on the job. Another parser may already have it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,23 +37,23 @@ class LeasedJob:
     experiment: str
     datatype: str
     date: dt.date
-    filter: str  # a regular expression for the names of its archives; "": all
+    filter: str  # regular expression for the names of its archives; "": all
     tmp: str
     raw: str
     join: str
 
     @property
     def prefix(self) -> str:
-        """What the names of its archives begin with."""
+        """The prefix of the object names of its archives."""
         return f"{self.experiment}/{self.datatype}/{self.date:%Y/%m/%d}/"
 
 
 class JobsClient:
-    """Calls of the jobs API. One client may be used by one thread at a time.
+    """A client of the jobs API. It is not thread-safe.
 
-    ``update``, ``heartbeat`` and ``error`` are tried again, with growing pauses, while the sidecar
-    cannot be reached or is overloaded: to repeat them does no harm. ``next`` is not: its answer may
-    have been lost, and then the job comes back when its lease ends.
+    ``update``, ``heartbeat`` and ``error`` are retried with exponential backoff while the sidecar
+    cannot be reached or is overloaded: repeating them is harmless. ``next`` is not retried: if its
+    answer was lost, the job is handed out again after its lease ends.
     """
 
     def __init__(
@@ -65,18 +65,18 @@ class JobsClient:
         retries: int = 6,
         backoff: float = 0.5,
     ) -> None:
-        """Make a client. Nothing is sent yet.
+        """Make a client without sending anything.
 
         Args:
-            base_url: Of the sidecar, as ``http://127.0.0.1:8080``.
+            base_url: The URL of the sidecar, like ``http://127.0.0.1:8080``.
             timeout: Seconds to connect, and seconds to wait for an answer.
-            token: The bearer token, where the sidecar wants one.
-            retries: How often a call is tried again.
-            backoff: Seconds of the first pause but one; each is twice as long, up to 30.
+            token: The bearer token, if the sidecar requires one.
+            retries: The maximum number of retries of a call.
+            backoff: Half the seconds before the second retry; each later pause doubles, up to 30.
         """
         self._url = base_url.rstrip("/")
         self._timeout = timeout
-        # One session a policy: an adapter's retries are for all that goes through it.
+        # One session per retry policy: an adapter applies its policy to all of its requests.
         self._once = _session(token, Retry(0, read=False))
         self._again = _session(
             token,
@@ -112,42 +112,42 @@ class JobsClient:
             ) from error
 
     def update(self, job_id: str, state: JobState | str, detail: str = "") -> None:
-        """Say where the work on a job is, and keep the lease.
+        """Report the state of a job, and renew its lease.
 
         Args:
-            job_id: The job's.
-            state: ``parsing``, or ``postProcessing`` when all is written.
-            detail: What is being done; ``-`` keeps the last one.
+            job_id: The ID of the job.
+            state: ``parsing``, or ``postProcessing`` when all rows are written.
+            detail: A description of the current work; ``-`` keeps the last one.
 
         Raises:
-            JobGone: The attempt is over.
+            JobGone: The attempt has ended.
             JobsAPIError: The call failed.
         """
-        # The sidecar cuts it anyway, and refuses forms of several MB.
+        # The sidecar truncates it to the same length, and rejects forms of several MB.
         values = {"id": job_id, "state": str(state), "detail": detail[:MAX_TEXT]}
         _check(self._post(self._again, "update", values))
 
     def heartbeat(self, job_id: str) -> None:
-        """Keep the lease.
+        """Renew the lease.
 
         Raises:
-            JobGone: The attempt is over.
+            JobGone: The attempt has ended.
             JobsAPIError: The call failed.
         """
         _check(self._post(self._again, "heartbeat", {"id": job_id}))
 
     def error(self, job_id: str, error: str) -> None:
-        """Give the job up. It is tried again by whoever asks next, as often as is configured.
+        """Report an error and give up the job; it is queued again up to the maximum of attempts.
 
         Raises:
-            JobGone: The attempt was over already.
+            JobGone: The attempt had already ended.
             JobsAPIError: The call failed.
         """
         values = {"id": job_id, "error": error[:MAX_TEXT]}
         response = self._post(self._again, "error", values)
         tries = response.raw.retries.history if response.raw.retries else ()
         if response.status_code == 410 and tries:
-            return  # the attempt is over, which is what was asked for: an answer may have been lost
+            return  # an earlier try may have ended the attempt, and its answer was lost
         _check(response)
 
     def close(self) -> None:
@@ -176,7 +176,7 @@ class JobsClient:
 
 
 class _Bearer(AuthBase):
-    """A header alone would be replaced by what ~/.netrc has for the host."""
+    """Send a bearer token; a plain header would be overridden by ~/.netrc."""
 
     def __init__(self, token: str) -> None:
         self._token = token

@@ -1,7 +1,7 @@
 """The gardener's one configuration file: its model, its defaults and its errors.
 
 The format is the old gardener's ``config.yml``, unchanged; keys it did not have are optional.
-What a process gets from its environment (paths, addresses, tokens) does not belong here.
+Paths, addresses and tokens are not in it: a process reads them from its environment.
 """
 
 import datetime as dt
@@ -37,17 +37,17 @@ from gardener_api.config_values import (
 from gardener_api.yaml_file import YamlError, read_yaml
 
 DEFAULT_DEDUP_KEYS: dict[str, tuple[str, ...]] = {
-    # Several archives of a day hold parts of one connection, under one id: continuations.
+    # A long connection is split over several archives of a day, under one id.
     "tcpinfo": ("id", "parser.ArchiveURL", "parser.Filename"),
 }
 
 MAX_FILTER = 2_000
-"""Bytes of a filter as JSON. A parser's Go client is sure to read the first 4,096 bytes of an
-answer, head included; more is lost where they do not arrive together."""
+"""Maximum bytes of a filter as JSON. A parser's Go client always reads the first 4,096 bytes of an
+answer, head included; it loses the rest if that arrives later."""
 
 
 class ConfigError(ValueError):
-    """A configuration file that cannot be used; the message lists every fault of it."""
+    """The configuration file is invalid; the message lists all of its errors."""
 
     def __init__(self, path: Path, faults: list[str]) -> None:
         self.path = path
@@ -70,7 +70,7 @@ class _Section(BaseModel):
 
 
 class Datasets(_Section):
-    """The BigQuery datasets of a source's tables; ``join`` is ``None`` where nothing is joined."""
+    """The BigQuery datasets of a source's tables; ``join`` is ``None`` if nothing is joined."""
 
     tmp: Name
     raw: Name
@@ -89,8 +89,8 @@ class Source(_Section):
     full_history: StrictBool = False
     dedup_key: tuple[Column, ...] = Field(min_length=1)
     annotations: Name = "annotation2"
-    owners: tuple[Owner, ...] = ()  # whom Dagster's catalog names
-    audits: Audits = Audits()  # over the configuration's
+    owners: tuple[Owner, ...] = ()  # shown in Dagster's catalog
+    audits: Audits = Audits()  # override those of the configuration
 
     @model_validator(mode="before")
     @classmethod
@@ -106,12 +106,12 @@ class Source(_Section):
 
     @property
     def name(self) -> str:
-        """``<experiment>/<datatype>``, what people call the source."""
+        """``<experiment>/<datatype>``: the name of the source."""
         return f"{self.experiment}/{self.datatype}"
 
     @property
     def tmp_table(self) -> str:
-        """``<dataset>.<table>`` that a day is loaded into."""
+        """``<dataset>.<table>`` into which a day is loaded."""
         return f"{self.target_datasets.tmp}.{self.datatype}"
 
     @property
@@ -121,26 +121,26 @@ class Source(_Section):
 
     @property
     def joined_table(self) -> str | None:
-        """``<dataset>.<table>`` of the rows with annotations, ``None`` where nothing is joined."""
+        """``<dataset>.<table>`` of the rows with annotations; ``None`` if nothing is joined."""
         join = self.target_datasets.join
         return f"{join}.{self.datatype}" if join else None
 
 
 class Tracker(_Section):
-    """How long a parser may be silent, and how often a job is tried."""
+    """The lease of a job (``timeout``) and the maximum number of its attempts."""
 
     timeout: Duration = dt.timedelta(hours=5)
     max_attempts: int = Field(default=3, ge=1, le=1000)
 
 
 class Monitor(_Section):
-    """How often the gardener looks for what is due."""
+    """How often Dagster's sensors look for due work."""
 
     polling_interval: Duration = dt.timedelta(minutes=1)
 
 
 class BigQuery(_Section):
-    """How the tables are written."""
+    """Options of the BigQuery jobs and tables."""
 
     location: Location = ""
     priority: Literal["BATCH", "INTERACTIVE"] = "BATCH"
@@ -150,12 +150,12 @@ class BigQuery(_Section):
 
 
 class Tables(_Section):
-    """How many dates a run of the table steps takes.
+    """The batching of dates into table runs.
 
     Attributes:
-        dates_per_run: at most so many dates are made in one run.
-        dates_at_once: so many dates of a run are worked on at the same time.
-        gather: how long a parsed date may wait for its neighbours to fill a run.
+        dates_per_run: maximum number of dates in one run.
+        dates_at_once: number of dates of a run that are processed concurrently.
+        gather: how long a parsed date may wait for adjacent dates to fill a run.
     """
 
     dates_per_run: int = Field(default=32, ge=1, le=1000)
@@ -164,31 +164,31 @@ class Tables(_Section):
 
 
 class Daily(_Section):
-    """What the daily schedule does about days on which nobody could ask."""
+    """How far back the daily schedule requests missed days."""
 
-    # A day that is longer ago is left to a backfill.
+    # Earlier days need a backfill.
     catch_up_days: int = Field(default=7, ge=1, le=LONGEST_DAYS)
 
 
 class LateArchives(_Section):
-    """How archives that come after their date was parsed are looked for."""
+    """The search for archives that arrive after their date was parsed."""
 
-    days: int = Field(default=3, ge=0, le=LONGEST_DAYS)  # 0: not at all
+    days: int = Field(default=3, ge=0, le=LONGEST_DAYS)  # 0: no search
     interval: Duration = dt.timedelta(minutes=30)
 
 
 class History(_Section):
-    """The pass over all of history, again and again."""
+    """The repeated pass over all dates."""
 
     enabled: StrictBool = True
-    # 20 dates of production's 16 sources.
+    # 20 dates of each of production's 16 sources.
     jobs_per_run: int = Field(default=320, ge=1, le=1_000_000)
-    # Of a source without full_history.
+    # For sources without full_history.
     recent_days: int = Field(default=365, ge=1, le=LONGEST_DAYS)
 
 
 class GardenerConfig(_Section):
-    """The whole file."""
+    """The whole configuration file."""
 
     start_date: Date
     tracker: Tracker = Tracker()
@@ -252,10 +252,10 @@ class GardenerConfig(_Section):
                 )
 
     def source(self, name: str) -> Source:
-        """The source called ``<experiment>/<datatype>``.
+        """Return the source named ``<experiment>/<datatype>``.
 
         Raises:
-            KeyError: There is none.
+            KeyError: There is no such source.
         """
         for source in self.sources:
             if source.name == name:
@@ -264,11 +264,11 @@ class GardenerConfig(_Section):
         raise KeyError(f"no source {name!r} in the configuration: expected one of {known}")
 
     def audit_rules(self, source: Source) -> AuditRules:
-        """The rules of the audits of a source."""
+        """Return the audit rules of a source."""
         return rules_of(self.audits, source.audits)
 
     def annotations_of(self, source: Source) -> Source | None:
-        """The source whose raw table is joined to that of ``source``."""
+        """Return the source whose raw table is joined to that of ``source``, if it exists."""
         name = f"{source.experiment}/{source.annotations}"
         return next((s for s in self.sources if s.name == name), None)
 
@@ -277,8 +277,8 @@ def load_config(path: Path | str) -> GardenerConfig:
     """Read and check the configuration file.
 
     Raises:
-        ConfigError: It cannot be read, or it has faults; all of them are listed, each with its key,
-            its value and what was expected.
+        ConfigError: The file cannot be read or is invalid; the message lists all errors, each with
+            its key, its value and what was expected.
     """
     path = Path(path)
     try:

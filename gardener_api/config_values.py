@@ -14,13 +14,13 @@ _DURATION_UNITS = {
 _DURATION_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)")
 
 
-LONGEST_DAYS = 36_525  # a century: no clock of the gardener overflows
+LONGEST_DAYS = 36_525  # a century, so that no date calculation overflows
 _YEARS = range(2000, 2100)
 _SHOWN_MAXIMUM = 200
 
 
 def shown(value: object) -> str:
-    """A value as Python writes it, cut where it is long."""
+    """Return the ``repr`` of a value, truncated if it is long."""
     try:
         text = repr(value)
     except (ValueError, RecursionError):  # a number of thousands of digits, or a deep list
@@ -29,13 +29,13 @@ def shown(value: object) -> str:
 
 
 def parse_duration(value: object) -> dt.timedelta:
-    """Read a duration as Go writes it: ``5h``, ``1m``, ``1h30m``, ``2.5s``.
+    """Parse a duration in Go's syntax: ``5h``, ``1m``, ``1h30m``, ``2.5s``.
 
     Args:
-        value: The text; a ``timedelta`` passes through.
+        value: The text; a ``timedelta`` is returned unchanged.
 
     Raises:
-        ValueError: It is not a positive duration.
+        ValueError: It is not a duration, not positive or longer than ``LONGEST_DAYS``.
     """
     if isinstance(value, dt.timedelta):
         return value

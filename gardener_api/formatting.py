@@ -1,4 +1,4 @@
-"""Durations, sizes, dates and errors as people read them. Pure, and nothing of jobs."""
+"""Format durations, sizes, dates, counts and errors for people. Pure."""
 
 import datetime as dt
 from collections.abc import Iterable
@@ -7,7 +7,7 @@ _ONE_DAY = dt.timedelta(days=1)
 
 
 def human_duration(duration: dt.timedelta) -> str:
-    """A duration in its two largest units, without zeros: ``3 h 12 min``, ``1 h``."""
+    """Format a duration in its two largest units, without zeros: ``3 h 12 min``, ``1 h``."""
     seconds = max(0, int(duration.total_seconds()))
     minutes, seconds = divmod(seconds, 60)
     hours, minutes = divmod(minutes, 60)
@@ -19,7 +19,7 @@ def human_duration(duration: dt.timedelta) -> str:
 
 
 def human_bytes(size: int) -> str:
-    """A size in bytes, with the unit that leaves at most four digits."""
+    """Format a size in bytes, in the largest fitting unit up to TB: ``1.2 GB``."""
     value = float(size)
     for unit in ("B", "kB", "MB", "GB"):
         if value < 1000:
@@ -29,7 +29,7 @@ def human_bytes(size: int) -> str:
 
 
 def spans(dates: Iterable[dt.date]) -> str:
-    """Dates, each run of them as one: ``2024-03-01 to 2024-03-04, 2024-03-09``."""
+    """Format dates, consecutive ones as a range: ``2024-03-01 to 2024-03-04, 2024-03-09``."""
     runs: list[list[dt.date]] = []
     for date in sorted(dates):
         if runs and date - runs[-1][-1] == _ONE_DAY:
@@ -40,11 +40,11 @@ def spans(dates: Iterable[dt.date]) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """What an error says, for a sentence: the driver's words, where SQLAlchemy wraps them."""
+    """Return an error's message on one line; of an SQLAlchemy error, the driver's message."""
     cause = getattr(error, "orig", None) or error
     return " ".join(str(cause).split()).rstrip(".?")
 
 
 def count_jobs(count: int) -> str:
-    """``1 job``, ``1,234 jobs``."""
+    """Format a number of jobs: ``1 job``, ``1,234 jobs``."""
     return f"{count:,} {'job' if count == 1 else 'jobs'}"

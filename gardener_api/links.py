@@ -7,25 +7,25 @@ from urllib.parse import quote, urlencode, urlsplit
 _CONSOLE = "https://console.cloud.google.com"
 
 _AT_ONCE = {"live-data-batch-size": "100"}
-"""Assets whose statuses Dagster's UI asks for at a time; M-Lab's sources have 56.
+"""Number of assets per status request of Dagster's UI; M-Lab's sources have 56.
 
-By itself it asks for ten, and waits a second before it shows more of them; a quick answer it can
-lose, and then shows *Loading...* for five seconds more. It reads this when a window is opened, and
-keeps to it on all pages.
+The UI's default is ten, with a pause of a second between requests; it can miss a fast answer and
+then shows *Loading...* for five more seconds. It reads this parameter when a window is opened and
+applies it to all pages.
 """
 
 
 @dataclass(frozen=True, kw_only=True)
 class Links:
-    """Makes links; a method returns ``None`` where nobody said where that is.
+    """Makes links; a method returns ``None`` if the URL or project that it needs is not set.
 
     Attributes:
-        dagster_url: Of Dagster's UI, as browsers reach it.
+        dagster_url: The URL of Dagster's UI, as browsers reach it.
         project: The Google Cloud project of the tables.
-        status_url: Of the status page, as browsers reach it.
+        status_url: The URL of the status page, as browsers reach it.
 
     Raises:
-        ValueError: ``dagster_url`` or ``status_url`` is no URL of a web page.
+        ValueError: ``dagster_url`` or ``status_url`` is not an HTTP URL.
     """
 
     dagster_url: str | None = None
@@ -37,25 +37,25 @@ class Links:
         _check("the status page's URL", self.status_url, "http://sidecar:8081")
 
     def asset_graph(self) -> str | None:
-        """All assets in Dagster, with their statuses."""
+        """Link to all assets in Dagster, with their statuses."""
         return self._dagster("asset-groups")
 
     def run(self, run_id: str) -> str | None:
-        """A run in Dagster."""
+        """Link to a run in Dagster."""
         return self._dagster(f"runs/{quote(run_id, safe='')}") if run_id else None
 
     def backfill(self, backfill_id: str) -> str | None:
-        """A backfill in Dagster."""
+        """Link to a backfill in Dagster."""
         return self._dagster(f"runs/b/{quote(backfill_id, safe='')}")
 
     def partition(self, asset: str, date: dt.date) -> str | None:
-        """A date of an asset in Dagster; the asset like ``raw_ndt/ndt7``."""
+        """Link to a date of an asset, like ``raw_ndt/ndt7``, in Dagster."""
         return self._dagster(
             f"assets/{quote(asset)}", view="partitions", partition=date.isoformat()
         )
 
     def table(self, table: str) -> str | None:
-        """A table in BigQuery's console; the table like ``raw_ndt.ndt7``."""
+        """Link to a table, like ``raw_ndt.ndt7``, in BigQuery's console."""
         if not self.project:
             return None
         dataset, _, name = table.partition(".")
@@ -63,11 +63,11 @@ class Links:
         return f"{_CONSOLE}/bigquery?{urlencode(query | {'page': 'table'})}"
 
     def archives(self, bucket: str, prefix: str) -> str:
-        """A folder in Cloud Storage's console."""
+        """Link to a folder in Cloud Storage's console."""
         return f"{_CONSOLE}/storage/browser/{quote(bucket)}/{quote(prefix)}"
 
     def jobs(self, experiment: str, datatype: str) -> str | None:
-        """A source's jobs on the status page, the newest date first."""
+        """Link to a source's jobs on the status page, the newest date first."""
         if self.status_url is None:
             return None
         query = {"experiment": experiment, "datatype": datatype, "sort": "date"}

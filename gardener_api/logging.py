@@ -1,8 +1,8 @@
 """Configure the log of a process: one line for each event, as text or as JSON.
 
-Modules log with ``logging``, what belongs to an event in ``extra``. Two formatters, and not
-structlog: libraries log this way too, and it would need as much code to set up as this takes.
-What is logged about jobs is in ``job_log``.
+Modules log with ``logging`` and pass the fields of an event in ``extra``. Two formatters replace
+structlog: libraries use ``logging`` too, and structlog would need as much code to set up.
+``job_log`` writes the events of jobs.
 """
 
 import datetime as dt
@@ -17,16 +17,16 @@ _OF_EVERY_RECORD = {*vars(logging.makeLogRecord({})), "message", "asctime", "tas
 
 
 def configure(*, as_json: bool, stream: TextIO | None = None) -> None:
-    """Have everything logged from level INFO on.
+    """Configure the root logger to log level INFO and higher.
 
     Args:
-        as_json: An object a line; else text.
-        stream: Where to; stderr by default.
+        as_json: Whether each line is a JSON object, else text.
+        stream: Where to write; stderr by default.
     """
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(JsonFormatter() if as_json else TextFormatter())
-    # No formatter shows these, and finding them out costs: see "Optimization" in Python's "Logging
-    # HOWTO".
+    # No formatter shows these, and collecting them takes time: see "Optimization" in Python's
+    # "Logging HOWTO".
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging._srcfile = None
     root = logging.getLogger()
@@ -35,10 +35,10 @@ def configure(*, as_json: bool, stream: TextIO | None = None) -> None:
 
 
 class JsonFormatter(logging.Formatter):
-    """An object of ``time``, ``level``, ``logger``, ``event`` and what belongs to the event."""
+    """Format a record as JSON: ``time``, ``level``, ``logger``, ``event`` and ``extra``."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line."""
+        """Return the line."""
         fields: dict[str, Any] = {
             "time": _time(record),
             "level": record.levelname.lower(),
@@ -48,19 +48,19 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             fields["exception"] = self.formatException(record.exc_info)
-        # In ASCII, so that nothing is taken for the end of a line.
+        # ASCII only: no character can be read as a line break.
         return json.dumps(fields, default=str)
 
 
 class TextFormatter(logging.Formatter):
-    """Time, level, logger, event, and ``name=value`` of what belongs to it.
+    """Format a record as text: time, level, logger, event, and ``extra`` as ``name=value``.
 
-    Values come from outside: what is not printable is escaped, so that none makes a line of its
-    own. A traceback follows on lines that begin like no other.
+    Values are untrusted: non-printable characters are escaped, so that no value can fake a line.
+    The lines of a traceback start with ``|``, as no other line does.
     """
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line, or lines."""
+        """Return the line, or lines."""
         parts = [
             _time(record),
             f"{record.levelname:7}",

@@ -8,24 +8,24 @@ import re2
 _ANY_BYTE = re.compile(r"(?<!\\)(?:\\\\)*\\C")
 _NEW_GROUP = re.compile(r"(?<!\\)(?:\\\\)*\(\?<[A-Za-z_]")
 _OPTIONS = re2.Options()
-_OPTIONS.log_errors = False  # they are raised
+_OPTIONS.log_errors = False  # errors are raised instead
 
 
 class Pattern(Protocol):
     """A compiled filter."""
 
     def search(self, text: str) -> object | None:
-        """Find the pattern anywhere in a text; ``None``: it is not there."""
+        """Return the first match anywhere in a text; ``None``: there is none."""
 
 
 def compile_filter(pattern: str) -> Pattern:
     r"""Compile a filter.
 
-    Go's syntax (https://pkg.go.dev/regexp/syntax) is that of the C++ library but for ``\C``. Named
-    groups are ``(?P<name>…)``, since parsers built with a Go before 1.22 know no other.
+    Go's syntax (https://pkg.go.dev/regexp/syntax) is that of the C++ library except ``\C``. Named
+    groups must be ``(?P<name>…)``: Go before 1.22, with which parsers may be built, has no other.
 
     Raises:
-        ValueError: A parser could not read it; the message says what is wrong.
+        ValueError: A parser could not compile it; the message gives the reason.
     """
     if _ANY_BYTE.search(pattern):
         raise ValueError(r"\C is not known to the parsers")

@@ -11,7 +11,7 @@ class YamlError(ValueError):
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML's rule, which PyYAML does not check: a key stands once in a mapping."""
+    """A safe loader that also rejects duplicate keys, which PyYAML accepts."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
@@ -26,9 +26,9 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
     def construct_scalar_or_text(self, node: yaml.ScalarNode) -> Any:  # noqa: ANN401 - YAML
-        """The value; the text where none can be made, like for 2019-02-30.
+        """Return the value, or its text if it is invalid, like 2019-02-30.
 
-        The reader of the values then names the key.
+        The validation of the configuration then reports the key.
         """
         make = yaml.SafeLoader.yaml_constructors[node.tag]
         try:
@@ -41,7 +41,7 @@ for _tag in ("timestamp", "int", "float"):
     _Loader.add_constructor(f"tag:yaml.org,2002:{_tag}", _Loader.construct_scalar_or_text)
 
 
-def read_yaml(path: Path) -> Any:  # noqa: ANN401 - whatever the file holds
+def read_yaml(path: Path) -> Any:  # noqa: ANN401 - any YAML value
     """Read a file of one YAML document.
 
     Raises:

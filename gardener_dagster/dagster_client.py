@@ -31,7 +31,7 @@ query Backfill($id: String!) {
   }
 }"""
 UNFINISHED = ("REQUESTED", "CANCELING", "FAILING")
-"""Dagster's words for a backfill that has not ended."""
+"""Statuses of an unfinished backfill."""
 _REQUESTED = """
 query Requested {
   partitionBackfillsOrError(status: REQUESTED) {
@@ -54,17 +54,17 @@ _IN_PROGRESS = ["QUEUED", "NOT_STARTED", "STARTING", "STARTED", "CANCELING"]
 
 
 class DagsterError(RuntimeError):
-    """Dagster refused; the message is its own."""
+    """Dagster rejected a request; the message is Dagster's."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunningBackfill:
-    """A backfill that has not ended, and that nobody cancels.
+    """A backfill with the status ``REQUESTED``: it is not ended, failing or being cancelled.
 
     Attributes:
         id: Its ID.
-        started: When it was asked for.
-        assets: The keys of its assets, each by its parts.
+        started: When it was requested.
+        assets: Keys of its assets; a key is the tuple of its parts.
         dates: Its partitions.
     """
 
@@ -76,26 +76,26 @@ class RunningBackfill:
 
 @dataclass(frozen=True, kw_only=True)
 class DagsterClient:
-    """Dagster's webserver.
+    """Client of one Dagster webserver.
 
     Attributes:
-        url: Like ``http://127.0.0.1:3000``.
+        url: Base URL, for example ``http://127.0.0.1:3000``.
     """
 
     url: str
 
     def backfill(self, assets: Iterable[Sequence[str]], dates: Iterable[dt.date]) -> str:
-        """Launches a backfill of some assets over some dates.
+        """Launch a backfill of some assets over some dates.
 
         Args:
-            assets: Asset keys, by their parts.
+            assets: Asset keys; a key is the sequence of its parts.
             dates: The partitions.
 
         Returns:
-            The backfill's id.
+            The backfill's ID.
 
         Raises:
-            DagsterError: Dagster refused.
+            DagsterError: Dagster rejected the backfill.
         """
         params = {
             "assetSelection": [{"path": list(path)} for path in assets],
@@ -105,16 +105,16 @@ class DagsterClient:
         return str(answer["backfillId"])
 
     def backfill_status(self, backfill_id: str) -> str:
-        """Dagster's word for it, like ``REQUESTED`` or ``COMPLETED_SUCCESS``."""
+        """Return a backfill's status, for example ``REQUESTED`` or ``COMPLETED_SUCCESS``."""
         answer = self._ask(_BACKFILL, {"id": backfill_id}, "partitionBackfillOrError")
         return str(answer["status"])
 
     def backfill_url(self, backfill_id: str) -> str:
-        """Its page."""
+        """Return the URL of a backfill's page."""
         return f"{self.url}/runs/b/{backfill_id}"
 
     def running_backfills(self) -> list[RunningBackfill]:
-        """The backfills that have not ended, and that nobody cancels."""
+        """Return the backfills with the status ``REQUESTED``."""
         answer = self._ask(_REQUESTED, {}, "partitionBackfillsOrError")
         return [
             RunningBackfill(
@@ -127,7 +127,7 @@ class DagsterClient:
         ]
 
     def runs_in_progress(self) -> list[str]:
-        """Ids of the runs that have not ended."""
+        """Return the IDs of the unfinished runs."""
         answer = self._ask(_RUNS, {"filter": {"statuses": _IN_PROGRESS}}, "runsOrError")
         return [str(run["runId"]) for run in answer["results"]]
 
@@ -146,7 +146,7 @@ class DagsterClient:
             raise requests.RequestException(
                 f"{self.url} answered no GraphQL: {response.text[:200]}"
             )
-        if body.get("errors"):  # with status 400 or 500
+        if body.get("errors"):  # the HTTP status is 400 or 500
             raise DagsterError(str(body["errors"][0]["message"]))
         answer: dict[str, Any] = body["data"][field]
         if "message" in answer:

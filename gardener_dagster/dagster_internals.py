@@ -1,8 +1,8 @@
 """The one module that imports from ``dagster._*``: what Dagster 1.13 has no public way to.
 
-Each import says what it is for. ``tests/gardener_dagster/test_dagster_internals.py`` names what
-stops working where a new Dagster has moved one, and an import-linter contract keeps other modules
-from importing ``dagster._*``.
+A comment above each import says what it is for. If a new Dagster release moves a name,
+``tests/gardener_dagster/test_dagster_internals.py`` reports what stops working. An import-linter
+contract forbids other modules to import ``dagster._*``.
 """
 
 import datetime as dt
@@ -14,12 +14,12 @@ from typing import Any
 
 import dagster as dg
 
-# Which backfills start runs, and which partitions they target: the sensors must not start what such
-# a backfill starts. `DagsterInstance.get_backfills` takes no other filter.
+# Find the backfills that start runs, and their target partitions: the sensors must not start the
+# same runs. `DagsterInstance.get_backfills` accepts only this type of filter.
 from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus, PartitionBackfill
 
-# What a run launcher answers to run monitoring. `DefaultRunLauncher` is public and meant to be
-# extended, but `dagster` does not export the types of `check_run_worker_health`.
+# Types of a run launcher's reply to run monitoring. `DefaultRunLauncher` is public and meant to be
+# extended, but `dagster` does not export the return type of `check_run_worker_health`.
 from dagster._core.launcher import CheckRunHealthResult, WorkerStatus
 
 __all__ = [
@@ -33,7 +33,7 @@ __all__ = [
 
 
 class BackfillState(Enum):
-    """What the sensors tell apart of a backfill."""
+    """The states of a backfill that the sensors distinguish."""
 
     REQUESTED = auto()  # it starts runs, or waits for them
     CANCELLED = auto()  # a person cancelled it; its last runs may still be ending
@@ -54,7 +54,7 @@ def backfill_state(instance: dg.DagsterInstance, backfill_id: str) -> BackfillSt
 
 @dataclass(frozen=True)
 class RequestedBackfill:
-    """A backfill of assets that starts runs, or waits for them."""
+    """An asset backfill that starts runs, or waits for them."""
 
     _backfill: PartitionBackfill
     _repository: dg.RepositoryDefinition
@@ -66,7 +66,7 @@ class RequestedBackfill:
 
     @property
     def began(self) -> dt.datetime:
-        """When it was asked for."""
+        """When it was requested."""
         return dt.datetime.fromtimestamp(self._backfill.backfill_timestamp, dt.UTC)
 
     @property
@@ -75,20 +75,20 @@ class RequestedBackfill:
         return frozenset(self._backfill.asset_selection or ())
 
     def partitions(self, key: dg.AssetKey) -> frozenset[str]:
-        """Return the partitions of an asset that it targets, made or not."""
+        """Return the backfill's target partitions of an asset, including those already made."""
         if key not in self._targets.asset_keys:
             return frozenset()
         return frozenset(self._targets.get_partitions_subset(key).get_partition_keys())
 
     @cached_property
-    def _targets(self) -> Any:  # noqa: ANN401 - an AssetGraphSubset, one more import
+    def _targets(self) -> Any:  # noqa: ANN401 - importing AssetGraphSubset is avoided
         return self._backfill.get_asset_backfill_data(self._repository.asset_graph).target_subset
 
 
 def requested_backfills(
     instance: dg.DagsterInstance, repository: dg.RepositoryDefinition
 ) -> Sequence[RequestedBackfill]:
-    """Return the asset backfills that are neither over nor cancelled, the newest first."""
+    """Return the asset backfills with the status ``REQUESTED``, the newest first."""
     return [
         RequestedBackfill(backfill, repository)
         for backfill in instance.get_backfills(

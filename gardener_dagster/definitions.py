@@ -1,6 +1,6 @@
 """The code location: builds all definitions from the configuration and the resources.
 
-``build_defs`` takes everything as arguments, so that tests build Definitions of their own.
+``build_defs`` takes all inputs as arguments, so that tests can build their own definitions.
 """
 
 import dagster as dg
@@ -31,15 +31,15 @@ def build_defs(
     webhook: Webhook | None = None,
     links: Links | None = None,
 ) -> dg.Definitions:
-    """All definitions of a configuration, on the given resources.
+    """Build all definitions of a configuration, with the given resources.
 
     Args:
-        config: The gardener's.
+        config: The gardener's configuration.
         job_store: The job store.
         warehouse: BigQuery.
         gcs: Cloud Storage.
-        webhook: That gets failures.
-        links: What the catalog links to, where that is known.
+        webhook: Receives the alerts, if there is one.
+        links: Link targets of the catalog, as far as known.
     """
     partitions = daily_partitions(config.start_date)
     catalog = Catalog(
@@ -55,7 +55,7 @@ def build_defs(
         ],
         schedules=[*build_schedules(config), build_expire_tmp(config)],
         resources={"job_store": job_store, "warehouse": warehouse, "gcs": gcs},
-        # A date's steps follow each other: a process each would only pay the imports again.
+        # A run's steps follow one another: a process per step would only repeat the imports.
         executor=dg.in_process_executor,
     )
     return dg.Definitions.merge(definitions, build_freshness(config))
@@ -63,11 +63,11 @@ def build_defs(
 
 @dg.definitions
 def defs() -> dg.Definitions:
-    """The definitions of the configuration and the services that the environment names.
+    """Build the definitions from the configuration file and services named in the environment.
 
     Raises:
-        ConfigError: The configuration file has faults.
-        ValueError: A variable that is needed is not set, or one has a bad value.
+        ConfigError: The configuration file has errors.
+        ValueError: A required environment variable is not set, or a value is invalid.
     """
     config = load_config(settings.config_path())
     project = settings.project()

@@ -1,7 +1,7 @@
 """What steps and sensors talk to, as Dagster resources: the job store, BigQuery, Cloud Storage.
 
-Those of BigQuery and Cloud Storage are ``dagster_gcp``'s. With an emulator host in the environment
-their clients go there, without credentials. Clients are made when a step asks for them.
+The resources of BigQuery and Cloud Storage extend those of ``dagster_gcp``. If the environment
+names an emulator, their clients use it, without credentials. Clients are created at first use.
 """
 
 import datetime as dt
@@ -31,17 +31,17 @@ RUN_CONNECT_TIMEOUT = 600.0
 class JobStoreUnavailable(dg.DagsterError):
     """The job store cannot be used; the message says what to do.
 
-    Dagster shows its own errors as they are; any other it would put below a line of its own, which
-    says only where it was raised.
+    Dagster shows a ``DagsterError`` as it is; above any other error it puts a line that says only
+    where the error was raised.
     """
 
 
 @contextmanager
 def store_needed() -> Iterator[None]:
-    """For a step that cannot work without the job store.
+    """Convert a ``StoreError`` of the body into a failure of the step.
 
     Raises:
-        dg.Failure: The store was away for too long; the first line says what to do.
+        dg.Failure: The store was unavailable for too long; the first line says what to do.
     """
     try:
         yield
@@ -53,7 +53,7 @@ def store_needed() -> Iterator[None]:
 
 
 class JobStoreResource(dg.ConfigurableResource[JobStore]):
-    """The job store, opened once a run or tick."""
+    """The job store, opened once per run or tick."""
 
     url: str = Field(description="SQLAlchemy URL: sqlite:///path or postgresql+psycopg://…")
     lease_seconds: float = Field(description="how long a parser may be silent")
@@ -64,9 +64,9 @@ class JobStoreResource(dg.ConfigurableResource[JobStore]):
 
     @contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator[JobStore]:
-        """Hands out the store itself: steps and sensors see a ``JobStore``.
+        """Yield the store itself: steps and sensors receive a ``JobStore``.
 
-        A run waits for a database that is restarted; a tick is made again anyhow.
+        A run waits for a database that restarts; a tick fails at once, as the next one repeats it.
 
         Raises:
             JobStoreUnavailable: The store cannot be used.
@@ -88,7 +88,7 @@ class JobStoreResource(dg.ConfigurableResource[JobStore]):
 
 
 class WarehouseResource(BigQueryResource):
-    """The table operations, on one BigQuery client a run, which its threads share."""
+    """The table operations, with one BigQuery client per run, shared by the run's threads."""
 
     project: str = Field(description="Google Cloud project of the tables")
     priority: Literal["BATCH", "INTERACTIVE"] = Field(
@@ -110,7 +110,7 @@ class WarehouseResource(BigQueryResource):
 
     @contextmanager
     def get_client(self) -> Iterator[bigquery.Client]:
-        """A client of BigQuery; of an emulator, where the environment names one."""
+        """Yield a BigQuery client, of the emulator if the environment names one."""
         if settings.uses_bigquery_emulator():
             yield bigquery.Client(
                 project=self.project,
@@ -123,7 +123,7 @@ class WarehouseResource(BigQueryResource):
 
     @property
     def tables(self) -> Warehouse:
-        """The operations; the client is made at first use."""
+        """The table operations; the client is created at first use."""
         with self._lock:
             if self._tables is None:
                 settings = Settings(
@@ -143,11 +143,11 @@ class WarehouseResource(BigQueryResource):
             return self._tables
 
     def get_object_to_set_on_execution_context(self) -> Self:
-        """The resource itself; ``dagster_gcp`` would make one more client for each step."""
+        """Return the resource itself; ``dagster_gcp`` would create a client for each step."""
         return self
 
     def table_url(self, table_id: str) -> str:
-        """Where a person looks at ``dataset.table``, or at the table of a partition."""
+        """Return the console URL of ``dataset.table``, or of the table of a partition's ID."""
         return table_url(self.project, table_id.partition("$")[0])
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
@@ -156,7 +156,7 @@ class WarehouseResource(BigQueryResource):
 
 
 class GCSResource(dagster_gcp.GCSResource):
-    """One Cloud Storage client a run, which its threads share."""
+    """One Cloud Storage client per run, shared by the run's threads."""
 
     project: str = Field(description="Google Cloud project that is billed")
     parsed_bucket: str = Field(description="the bucket the parsers write to")
@@ -164,7 +164,7 @@ class GCSResource(dagster_gcp.GCSResource):
     _client: storage.Client | None = PrivateAttr(default=None)
 
     def get_client(self) -> storage.Client:
-        """A client of Cloud Storage; of an emulator, where the environment names one."""
+        """Return a new Cloud Storage client, of the emulator if the environment names one."""
         if settings.storage_emulator():
             return storage.Client(
                 project=self.project,
@@ -173,12 +173,12 @@ class GCSResource(dagster_gcp.GCSResource):
         return super().get_client()
 
     def get_object_to_set_on_execution_context(self) -> Self:
-        """The resource itself; ``dagster_gcp`` would make one more client for each step."""
+        """Return the resource itself; ``dagster_gcp`` would create a client for each step."""
         return self
 
     @property
     def client(self) -> storage.Client:
-        """The client, made at first use."""
+        """The client, created at first use."""
         with self._lock:
             if self._client is None:
                 self._client = self.get_client()

@@ -1,10 +1,10 @@
 """The run queue and the run launcher that ``dagster.yaml`` names, on Dagster's public classes.
 
-The queue tags each run with what it does, because the limits in ``dagster.yaml`` are for that: a
-run that a person or a backfill launches has no tags of ours. (Pools would need no tags, but have
-one limit for all that wait for parsers: daily runs would wait behind backfills.)
+The queue tags each run by the kind of its work, because the limits in ``dagster.yaml`` apply to
+tags, and a run that a person or a backfill launches has none of ours. (Pools need no tags, but one
+limit would apply to all runs that wait for parsers: daily runs would wait behind backfills.)
 
-The launcher answers run monitoring, so that a run whose process is gone does not stay STARTED.
+The launcher checks the health of runs, so that a run whose process died does not stay STARTED.
 """
 
 import json
@@ -37,37 +37,37 @@ from gardener_dagster.assets.keys import (
 from gardener_dagster.dagster_internals import CheckRunHealthResult, WorkerStatus
 
 _POD_TAG = "dagster-k8s/config"
-"""Read by ``K8sRunLauncher``."""
+"""Tag with the pod configuration that ``K8sRunLauncher`` reads."""
 _CODE_SERVER_TAG = ".dagster/grpc_info"
-"""Set by ``DefaultRunLauncher``: host, and port or socket, of the code server it launched with."""
+"""Tag that ``DefaultRunLauncher`` sets: host, and port or socket, of the run's code server."""
 _CLOCK_TOLERANCE = timedelta(seconds=2)
-"""Of a process's start time, which the kernel counts from a boot time in whole seconds."""
+"""Error of a process's start time: the kernel derives it from a boot time in whole seconds."""
 
 
 class GardenerRunQueue(QueuedRunCoordinator):
-    """Dagster's queue; it tags each run with what it does."""
+    """Dagster's run queue; also tags each run by the kind of its work."""
 
     def __init__(self, kubernetes: Mapping[str, Any] | None = None, **config: Any) -> None:  # noqa: ANN401 - Dagster's
-        """Make the queue.
+        """Create the queue.
 
         Args:
-            kubernetes: How the pods of the runs differ that wait for parsers (``parse``) and of
-                those that make tables (``tables``): the value of the tag ``dagster-k8s/config``.
-            **config: Dagster's.
+            kubernetes: Values of the tag ``dagster-k8s/config``: ``parse`` for the pods of runs
+                that wait for parsers, ``tables`` for the pods of runs that make tables.
+            **config: Dagster's configuration of the queue.
         """
         super().__init__(**config)
         self._kubernetes = kubernetes or {}
 
     @classmethod
     def config_type(cls) -> dict[str, Any]:
-        """Return Dagster's schema and our own key."""
+        """Return Dagster's configuration schema with the key ``kubernetes`` added."""
         kinds = {kind: Field(Permissive(), is_required=False) for kind in ("parse", "tables")}
         inherited: Any = super().config_type()
         return {**inherited, "kubernetes": Field(Shape(kinds), is_required=False)}
 
     @classmethod
     def from_config_value(cls, inst_data: Any, config_value: Mapping[str, Any]) -> Self:  # noqa: ANN401 - Dagster's
-        """Make the queue from its part of ``dagster.yaml``."""
+        """Create the queue from its section of ``dagster.yaml``."""
         return cls(inst_data=inst_data, **config_value)
 
     def submit_run(self, context: SubmitRunContext) -> DagsterRun:
@@ -87,14 +87,14 @@ class GardenerRunQueue(QueuedRunCoordinator):
 
 
 def _groups(context: SubmitRunContext) -> dict[AssetKey, str] | None:
-    """Return what the run makes, with the groups; None if its own tags have to do.
+    """Return the group of each asset that the run makes; None if the run keeps the tags it has.
 
-    A daemon that is shutting down empties its workspace while its sensors still launch runs. Those
-    that sensors and schedules ask for have their tags already.
+    A daemon that is shutting down empties its workspace while its sensors still launch runs. Runs
+    that sensors and schedules request already have the tags.
     """
     run, graph = context.dagster_run, context.workspace.asset_graph
     selected = run.asset_selection
-    if selected is None:  # all assets of that job
+    if selected is None:  # all assets of the job
         selected = graph.asset_keys_for_job(run.job_name)
     unknown = {key for key in selected if not graph.has(key)}
     if unknown and {PARSE_TAG, TABLES_TAG, URGENT_TABLES_TAG} & run.tags.keys():
@@ -104,16 +104,16 @@ def _groups(context: SubmitRunContext) -> dict[AssetKey, str] | None:
 
 
 def limit_tags(tags: Mapping[str, str], groups: Mapping[AssetKey, str]) -> dict[str, str]:
-    """Return the tags that the limits are for.
+    """Return the tags that the limits of the run queue apply to.
 
     Args:
-        tags: The run's own.
+        tags: The run's tags.
         groups: The group, an experiment, of each asset that the run makes.
 
     Returns:
-        For whom it asks, of a run that waits for parsers; the experiments, of a run that makes
-        tables. A run that does both has only the former: it would hold a place of those that make
-        tables while it waits for hours.
+        The priority, for a run that waits for parsers; the experiments, for a run that makes
+        tables. A run that does both gets only the former: it would occupy a slot for tables while
+        it waits for hours.
     """
     if any(key.path[0] == PARSED for key in groups):
         return {PARSE_TAG: priority_of(tags).name.lower()}
@@ -122,19 +122,19 @@ def limit_tags(tags: Mapping[str, str], groups: Mapping[AssetKey, str]) -> dict[
 
 
 class GardenerRunLauncher(DefaultRunLauncher):
-    """Dagster's launcher of runs as processes of this machine; it knows whether they still live.
+    """Dagster's launcher of runs as local processes; also checks whether a process is alive.
 
     The daemon must see the processes that the code server starts: same machine, and in containers
-    the same PID namespace. For a code server on another host every run counts as running.
+    the same PID namespace. Every run of a code server on another host is reported as running.
     """
 
     @property
     def supports_check_run_worker_health(self) -> bool:
-        """Tell run monitoring to ask for the health of started runs."""
+        """Return True: run monitoring calls ``check_run_worker_health`` for started runs."""
         return True
 
     def check_run_worker_health(self, run: DagsterRun) -> CheckRunHealthResult:
-        """Return RUNNING while the run's process lives or cannot be known, else FAILED."""
+        """Return RUNNING while the run's process is alive or unknown, else FAILED."""
         if not _is_on_this_machine(run.tags.get(_CODE_SERVER_TAG)):
             return _running("its code server is on another host: nothing is known of its process")
         worker = self._worker_of(run.run_id)
@@ -150,7 +150,7 @@ class GardenerRunLauncher(DefaultRunLauncher):
         )
 
     def _worker_of(self, run_id: str) -> tuple[int, datetime] | None:
-        """Return the ID of the run's process and when it reported that it had started."""
+        """Return the PID of the run's process and the time when it reported its start."""
         records = self._instance.get_records_for_run(
             run_id, of_type=DagsterEventType.ENGINE_EVENT, limit=20, ascending=True
         ).records
@@ -168,7 +168,7 @@ def _running(why: str) -> CheckRunHealthResult:
 
 
 def _is_on_this_machine(code_server: str | None) -> bool:
-    """Whether a code server, as the tag names it, shares this machine's processes."""
+    """Whether the code server in the tag's value runs on this machine."""
     if code_server is None:
         return False
     server = json.loads(code_server)
@@ -177,7 +177,7 @@ def _is_on_this_machine(code_server: str | None) -> bool:
 
 
 def _is_alive(pid: int, since: datetime) -> bool:
-    """Whether a process that reported its start at ``since`` lives; not another with its ID."""
+    """Whether the process that started by ``since`` is alive; one that reuses its PID is not it."""
     try:
         process = psutil.Process(pid)
         started = datetime.fromtimestamp(process.create_time(), UTC)

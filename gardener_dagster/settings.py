@@ -1,25 +1,25 @@
 """The one reader of the environment: the variables that the gardener's processes are started with.
 
-Values are read when they are asked for, so a test may set a variable first. Options of the command
-line that a variable can give are read by click (``envvar=``).
+Each function reads its variable when it is called, so a test can set it first. Variables that set
+options of the command line are read by click (``envvar=``).
 """
 
 import os
 
 
 def config_path() -> str:
-    """The configuration file; ``gardener.yml`` in the working directory by default."""
+    """Return the configuration file; by default ``gardener.yml`` in the working directory."""
     return os.environ.get("GARDENER_CONFIG", "gardener.yml")
 
 
 def store_url(url: str | None = None) -> str:
-    """The SQLAlchemy URL of the job store.
+    """Return the SQLAlchemy URL of the job store.
 
     Args:
-        url: An option's value, which goes before the environment. Without both it is SQLite under
-            DAGSTER_HOME.
+        url: Value of the command line's option, which overrides the environment. Without either,
+            the store is SQLite under DAGSTER_HOME.
     """
-    from gardener_api.store.engine import default_store_url  # SQLAlchemy; not for `--help`
+    from gardener_api.store.engine import default_store_url  # SQLAlchemy would slow `--help`
 
     return (
         url
@@ -29,7 +29,7 @@ def store_url(url: str | None = None) -> str:
 
 
 def may_migrate() -> bool:
-    """Whether this process may make the job store, or migrate an older one.
+    """Whether this process may create the job store, or migrate an older one.
 
     Raises:
         ValueError: ``GARDENER_MIGRATE`` is neither ``at-start`` nor ``never``.
@@ -41,50 +41,50 @@ def may_migrate() -> bool:
 
 
 def project() -> str:
-    """The Google Cloud project of the tables.
+    """Return the Google Cloud project of the tables.
 
     Raises:
-        ValueError: It is not set.
+        ValueError: The variable is not set.
     """
     return _required("GARDENER_PROJECT", "the Google Cloud project of the tables")
 
 
 def console_project() -> str | None:
-    """The project whose tables Google's console shows; ``None`` for an emulator's."""
+    """Return the project for console links; ``None`` if it is not set or BigQuery is emulated."""
     return None if uses_bigquery_emulator() else os.environ.get("GARDENER_PROJECT") or None
 
 
 def parsed_bucket() -> str:
-    """The bucket that the parsers write to.
+    """Return the bucket that the parsers write to.
 
     Raises:
-        ValueError: It is not set.
+        ValueError: The variable is not set.
     """
     return _required("GARDENER_INPUT_LOCATION", "the bucket the parsers write to")
 
 
 def api_token() -> str | None:
-    """The bearer token of the jobs API; ``None``: it asks for none."""
+    """Return the bearer token that the jobs API requires; ``None``: it requires none."""
     return os.environ.get("GARDENER_API_TOKEN") or None
 
 
 def status_url() -> str | None:
-    """The status page, as browsers reach it."""
+    """Return the status page's URL for browsers; ``None`` if unknown."""
     return os.environ.get("GARDENER_STATUS_URL") or None
 
 
 def dagster_url() -> str:
-    """Dagster's webserver, as browsers reach it; empty if unknown."""
+    """Return the URL of Dagster's webserver for browsers; empty if unknown."""
     return os.environ.get("GARDENER_DAGSTER_URL", "")
 
 
 def alert_webhook() -> str | None:
-    """The URL that alerts are posted to."""
+    """Return the URL that alerts are posted to; ``None``: there is no webhook."""
     return os.environ.get("GARDENER_ALERT_WEBHOOK") or None
 
 
 def alert_format() -> str:
-    """The format of the alerts; empty: it follows from the URL."""
+    """Return the format of the alerts; empty: it is derived from the URL."""
     return os.environ.get("GARDENER_ALERT_FORMAT", "")
 
 
@@ -94,7 +94,7 @@ def uses_bigquery_emulator() -> bool:
 
 
 def storage_emulator() -> str:
-    """The URL of the emulator of Cloud Storage; empty without one."""
+    """Return the URL of the Cloud Storage emulator; empty without one."""
     return os.environ.get("STORAGE_EMULATOR_HOST", "")
 
 

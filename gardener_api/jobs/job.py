@@ -1,8 +1,7 @@
 """The parse job: its key, its states, and the one table of transitions by which all move it.
 
-Pure data and functions without I/O, clock or database: here belongs what is true of a job wherever
-it is kept. What parsers say about a job is in ``parser_calls``, what runs of its tables say in
-``table_stages``; keeping jobs is ``store``'s.
+Pure data and functions, without I/O, clock or database. ``parser_calls`` applies the calls of
+parsers to a job, ``table_stages`` the steps of table runs; ``store`` saves jobs.
 """
 
 import datetime as dt
@@ -12,19 +11,19 @@ from dataclasses import dataclass, replace
 from enum import IntEnum, StrEnum
 
 MAX_TEXT = 2_000
-"""Characters of a detail or an error that are kept; the rest is cut."""
+"""Maximum length of a detail or an error, in characters; longer text is truncated."""
 DAMAGED_ARCHIVES = "damaged archives: "
-"""What the detail of a parsed job begins with whose parser names archives that it could not read in
-full. M-Lab's own parsers name none."""
+"""Prefix of the detail of a parsed job whose parser lists archives that it could not read in full.
+M-Lab's own parsers list none."""
 
 
 class JobState(StrEnum):
-    """Where a job is; the values are the names that M-Lab's dashboards and parsers use."""
+    """State of a job; the values are the names that M-Lab's dashboards and parsers use."""
 
     QUEUED = "queued"
-    INIT = "init"  # handed out to a parser that has not said anything yet
+    INIT = "init"  # handed out to a parser, which has not reported a state yet
     PARSING = "parsing"
-    POST_PROCESSING = "postProcessing"  # its parse is done, its tables are not begun
+    POST_PROCESSING = "postProcessing"  # parsed; its tables are not started
     LOADING = "loading"
     DEDUPLICATING = "deduplicating"
     COPYING = "copying"
@@ -32,11 +31,11 @@ class JobState(StrEnum):
     JOINING = "joining"
     COMPLETE = "complete"
     FAILED = "failed"
-    WITHDRAWN = "withdrawn"  # taken back: nobody wants it, or a newer job takes its place
+    WITHDRAWN = "withdrawn"  # no requester wants it any more, or a newer job replaces it
 
 
 class Priority(IntEnum):
-    """The first criterion of the order in which jobs are handed out; smaller is sooner."""
+    """Priority of a job: the first sort key of the handout order, ascending."""
 
     DAILY = 0
     BACKFILL = 1
@@ -58,9 +57,9 @@ TABLE_STATES = frozenset(
 )
 
 _FIRST_STAGES = frozenset({JobState.LOADING, JobState.DEDUPLICATING, JobState.JOINING})
-"""Where a run of the tables can begin: each makes one of tmp, raw and joined."""
+"""Stages that a table run can start with: each writes one of the tmp, raw and joined tables."""
 _TABLES_END = frozenset({JobState.COMPLETE, JobState.FAILED, JobState.WITHDRAWN})
-"""Withdrawn: its key is asked for again after its parse came into raw."""
+"""Withdrawn: its key was requested again while it was in raw (``Job.is_in_raw``)."""
 
 TRANSITIONS: Mapping[JobState, frozenset[JobState]] = {
     JobState.QUEUED: frozenset({JobState.INIT, JobState.WITHDRAWN}),
@@ -70,31 +69,31 @@ TRANSITIONS: Mapping[JobState, frozenset[JobState]] = {
     ),
     JobState.PARSING: frozenset({JobState.POST_PROCESSING, JobState.QUEUED, JobState.FAILED}),
     JobState.POST_PROCESSING: frozenset({JobState.LOADING, JobState.FAILED}),
-    # A stage with nothing to do is skipped; a repeat after a crash starts at a first stage again.
+    # A stage with nothing to do is skipped; a retry after a crash restarts at a first stage.
     JobState.LOADING: TABLE_STATES | _TABLES_END,
     JobState.DEDUPLICATING: TABLE_STATES | _TABLES_END,
     JobState.COPYING: _FIRST_STAGES | {JobState.DELETING} | _TABLES_END,
     JobState.DELETING: _FIRST_STAGES | _TABLES_END,
     JobState.JOINING: _FIRST_STAGES | _TABLES_END,
-    # The tables are made again from the parse that there is: a repair, or newer annotations.
+    # The tables are made again from the same parse, for a repair or newer annotations.
     JobState.COMPLETE: _FIRST_STAGES,
-    JobState.FAILED: _FIRST_STAGES,  # only where its parse was done: see `table_stages`
+    JobState.FAILED: _FIRST_STAGES,  # only if it was parsed: see `table_stages`
     JobState.WITHDRAWN: frozenset(),
 }
 
 PARSE_ERROR = "parseError"
-"""An event, not a state: the parser gave the attempt up."""
+"""An event, not a state: the parser reported an error and gave up the attempt."""
 LEASE_EXPIRED = "leaseExpired"
 """An event, not a state: the parser was silent for longer than its lease."""
 
 
 BY_PERSON = "a person"
-"""What ``Request.withdrawn_by`` begins with where a person decided it: only then is a date of the
-daily schedule not asked for again."""
+"""Prefix of ``Request.withdrawn_by`` if a person withdrew the request: the daily schedule does not
+request such a date again."""
 
 
 class TransitionError(ValueError):
-    """A move that ``TRANSITIONS`` does not know."""
+    """A transition that ``TRANSITIONS`` does not allow."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -112,10 +111,10 @@ class JobKey:
 
     @classmethod
     def parse(cls, text: str) -> "JobKey":
-        """The key that ``str`` wrote.
+        """Parse a key from the text that ``str`` returns for it.
 
         Raises:
-            ValueError: The text is no key.
+            ValueError: The text is not a key.
         """
         match = re.fullmatch(r"([^/]+)/([^/]+)/([^/]+)/(\d{8})", text, re.ASCII)
         if match:
@@ -132,49 +131,49 @@ class JobKey:
 
     @property
     def source(self) -> str:
-        """``<experiment>/<datatype>``, the name of its source in the configuration."""
+        """``<experiment>/<datatype>``: the name of its source in the configuration."""
         return f"{self.experiment}/{self.datatype}"
 
     @property
     def prefix(self) -> str:
-        """What the names of its archives begin with, in the bucket."""
+        """Prefix of the object names of its archives in the bucket."""
         return f"{self.experiment}/{self.datatype}/{self.date:%Y/%m/%d}/"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
-    """A parse job as the store holds it; every time is aware and UTC."""
+    """A parse job as stored; every time is aware and UTC."""
 
     number: int
     key: JobKey
-    generation: int  # 1 the first time that this key was ever asked for, one more each time after
+    generation: int  # of its key, from 1; each new job of the key adds one
     attempt: int  # of this generation, from 1
     state: JobState
     priority: Priority
-    rank: int  # of its source, by the order in the configuration
+    rank: int  # position of its source in the configuration
     daily: bool  # of the daily schedule; fixed when the job is made
     filter: str
     tmp: str
     raw: str
     join: str  # "" where the source has no joined table
-    archives: int | None  # objects that were listed when it was asked for; None: not listed
-    archive_bytes: int | None  # of those objects
+    archives: int | None  # number of archive objects listed at the request; None: not listed
+    archive_bytes: int | None  # total size of those objects
     detail: str
     error: str  # the last error, "" if none
     failed_in: JobState | None
     parser: str  # the address of the parser that has or had this attempt, "" if none
     run_id: str  # the Dagster run that makes its tables, "" if none
     created: dt.datetime
-    entered: dt.datetime  # when it came to its state
+    entered: dt.datetime  # when it entered its state
     leased: dt.datetime | None  # when this attempt was handed out
     lease_expires: dt.datetime | None  # only while a parser holds it
     updated: dt.datetime | None  # the last call of a parser
-    parsed: dt.datetime | None  # when its parse was done
+    parsed: dt.datetime | None  # when its parse ended successfully
     ended: dt.datetime | None  # when it first ended
 
     @property
     def id(self) -> str:
-        """The ID on the wire. It names the attempt, and is opaque to parsers."""
+        """The ID in the parsers' API. It identifies the attempt and is opaque to parsers."""
         return self.attempt_id(self.attempt)
 
     def attempt_id(self, attempt: int) -> str:
@@ -185,31 +184,31 @@ class Job:
 
     @property
     def reopened(self) -> bool:
-        """It ended once, and its tables are being made again from the parse that there was."""
+        """Whether it had ended and its tables are being made again from the same parse."""
         return self.ended is not None and self.state in OPEN
 
     @property
     def is_in_raw(self) -> bool:
-        """Its parse is in raw, or was once: who asks now wants the archives as they are now."""
+        """Whether it is being joined or was reopened: another requester then gets a new job."""
         return self.reopened or self.state is JobState.JOINING
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Event:
-    """Something that happened to a job: it came to a state, or its attempt ended."""
+    """An event of a job: it entered a state, its attempt ended, or a person decided about it."""
 
     job: int
     at: dt.datetime
     attempt: int
-    state: str  # a JobState, PARSE_ERROR or LEASE_EXPIRED
+    state: str  # a JobState or the name of an event, such as PARSE_ERROR
     detail: str
-    left: str  # the state before, "" for a job that was just made
-    seconds: float  # that it was in that state
+    left: str  # the state before; "" if there is none
+    seconds: float  # spent in the state before
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Change:
-    """What a move makes of a job. Without events its state and attempt are as they were."""
+    """A changed job and its new events. Without events, its state and attempt are unchanged."""
 
     job: Job
     events: tuple[Event, ...] = ()
@@ -217,10 +216,10 @@ class Change:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class JobRequest:
-    """What a run asks for: a job's key, what to hand to the parser, and who wants it."""
+    """A run's request for a job: its key, what to hand to the parser, and the requester."""
 
     key: JobKey
-    requester: str  # the same after a restart of whoever asks
+    requester: str  # the same when the run is retried
     run_id: str
     backfill_id: str | None
     covers_tables: bool  # that backfill makes the tables too
@@ -231,27 +230,27 @@ class JobRequest:
     raw: str
     join: str | None
     rank: int
-    archives: int | None  # objects in its archive; None: not listed
+    archives: int | None  # number of objects in its archive; None: not listed
     archive_bytes: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Request:
-    """Who asked for a job."""
+    """A stored request for a job."""
 
     requester: str
     run_id: str
     backfill_id: str | None
     covers_tables: bool
     asked: dt.datetime  # the last time
-    reported: dt.datetime | None  # when the requester took note of the job's end
+    reported: dt.datetime | None  # when the job's end was reported for this request
     withdrawn: dt.datetime | None
-    withdrawn_by: str = ""  # who took it back and why; "" if nobody did, or it is not known
+    withdrawn_by: str = ""  # who withdrew it and why; "" if nobody did, or it is not known
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Parsed:
-    """A job whose parse is done, and who still wants it."""
+    """A parsed job, with its active and its withdrawn requests."""
 
     job: Job
     requests: tuple[Request, ...]
@@ -260,7 +259,7 @@ class Parsed:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
-    """How a job ended for a run that asked for it: parsed, failed or withdrawn."""
+    """How a job ended for a run that requested it: parsed, failed or withdrawn."""
 
     job: Job
     request: Request
@@ -268,12 +267,12 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ParseReport:
-    """A parsed job that is reported to Dagster, for the requests that it had at that time.
+    """The report of a parsed job to Dagster, with the requests that the job had when it was read.
 
     Attributes:
-        number: Of the job.
-        requests: For each requester, when it had last asked. A run that asks later is not in it:
-            the job is still to be reported for it.
+        number: Number of the job.
+        requests: Time of the last request, by requester. A later request is not included: the job
+            must still be reported for it.
     """
 
     number: int
@@ -281,7 +280,7 @@ class ParseReport:
 
     @classmethod
     def of(cls, parsed: Parsed) -> "ParseReport":
-        """The report of a job, as it was read."""
+        """Build the report of a job for its active requests."""
         return cls(
             number=parsed.job.number,
             requests={request.requester: request.asked for request in parsed.requests},
@@ -289,9 +288,9 @@ class ParseReport:
 
 
 def clean_text(text: str, limit: int = MAX_TEXT) -> str:
-    """The text as a database can keep it, cut at ``limit`` characters.
+    """Return the text in a form that databases can store, truncated to ``limit`` characters.
 
-    NUL (PostgreSQL refuses it) and lone surrogates (no UTF-8 has them) are replaced.
+    NUL (refused by PostgreSQL) and lone surrogates (invalid in UTF-8) are replaced.
     """
     text = text[:limit]
     if text.isascii():
@@ -301,26 +300,26 @@ def clean_text(text: str, limit: int = MAX_TEXT) -> str:
 
 
 def attaches(latest: Job, *, own: bool) -> bool:
-    """Whether asking for a key joins its latest job; else a new generation is made.
+    """Return whether a request attaches to the newest job of its key; else it makes a new job.
 
     Args:
         latest: The newest job of the key.
-        own: The requester has asked for that very job before.
+        own: Whether the requester has requested this job before.
     """
     if own and latest.state not in (JobState.FAILED, JobState.WITHDRAWN):
-        return True  # a run that is tried again takes what it already has
-    # A job may wait for its annotations for days: it must not keep its date from being parsed.
+        return True  # a retried run keeps its jobs
+    # A job can wait for annotations for days; a new parse of its date must not wait for it.
     return latest.state in OPEN and not latest.is_in_raw
 
 
 def move(
     job: Job, state: JobState, *, now: dt.datetime, detail: str = "", **fields: object
 ) -> Change:
-    """Take a job to another state.
+    """Move a job to another state.
 
     Args:
         job: The job.
-        state: Where it goes.
+        state: Its new state.
         now: The time.
         detail: Its new detail.
         **fields: Other fields of ``Job`` that change with it.
@@ -338,13 +337,13 @@ def move(
 
 
 def event(job: Job, state: str, *, now: dt.datetime, left: Job | None) -> Event:
-    """The record of what happened to a job, with how long it was in the state before.
+    """Make the event of a change, with the seconds that the job spent in the state before.
 
     Args:
-        job: The job as it is after it.
+        job: The job after the change.
         state: Its new state, or the name of the event.
         now: The time.
-        left: The job before; ``None`` for one that was just made.
+        left: The job before the change; ``None`` if the event has no state before.
     """
     return Event(
         job=job.number,
@@ -358,9 +357,9 @@ def event(job: Job, state: str, *, now: dt.datetime, left: Job | None) -> Event:
 
 
 def new_job(request: JobRequest, generation: int, *, now: dt.datetime) -> Job:
-    """Return the job that a request makes, numbered 0 until the store numbers it.
+    """Return the job that a request makes; its number is 0 until the store assigns one.
 
-    Where the archive has nothing, there is nothing to parse either: such a job is parsed already.
+    If the archive has no objects, there is nothing to parse: the job starts as parsed.
     """
     nothing = request.archives == 0
     return Job(
@@ -394,5 +393,5 @@ def new_job(request: JobRequest, generation: int, *, now: dt.datetime) -> Job:
 
 
 def withdraw(job: Job, reason: str, *, now: dt.datetime) -> Change:
-    """Take a job back."""
+    """Withdraw a job."""
     return move(job, JobState.WITHDRAWN, now=now, detail=reason)

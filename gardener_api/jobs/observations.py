@@ -1,7 +1,7 @@
 """The observations that Dagster gets of a job while a parser has it. Pure.
 
-Dagster shows it as observations of the job's partition of the asset ``parsed/<source>``. That the
-parse is done is not among them: that is a materialization, which a run of Dagster reports.
+They are observations of the job's partition of the asset ``parsed/<source>``. A finished parse is
+not among them: a Dagster run reports it as a materialization.
 """
 
 import datetime as dt
@@ -24,16 +24,16 @@ _ENDINGS = {LEASE_EXPIRED: "its lease ended", PARSE_ERROR: "its parser gave it u
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Observation:
-    """Something that happened to a partition of a ``parsed`` asset."""
+    """An observation of a partition of a ``parsed`` asset."""
 
     key: JobKey
     at: dt.datetime
     description: str
-    metadata: dict[str, str | int]  # by the name that Dagster shows
+    metadata: dict[str, str | int]  # by the label shown in Dagster
 
 
 def observations(changes: Iterable[Change]) -> list[Observation]:
-    """Return the observations of these changes: handed out, attempt ended badly, failed."""
+    """Return the observations of these changes: handouts, lost attempts, failed parses."""
     return [
         observation
         for change in changes

@@ -1,7 +1,7 @@
 """Parsers' calls as data, and how each changes its job.
 
-Pure functions: one job and one call give a changed job or a refusal. Calls come in through
-``jobs_api``, the outcome is kept by ``store``.
+Pure functions: a job and a call give a changed job or a refusal. ``jobs_api`` receives the calls,
+``store`` saves the outcomes.
 """
 
 import datetime as dt
@@ -20,14 +20,14 @@ from gardener_api.jobs.job import (
 )
 
 KEEP_DETAIL = "-"
-"""As the detail of an update: the old one stays."""
+"""Detail of an update that keeps the job's old detail."""
 _MAX_ID = 1_000  # characters
 
 
 def _known_id(job_id: str) -> str:
-    """The ID, or ``""``, which no job has, if it cannot be the ID of a job.
+    """Return the ID, or ``""``, which no job has, if it cannot be stored as the ID of a job.
 
-    Such an ID must not be changed into a storable one: that could be another job's.
+    It is not cleaned like other text: the result could be the ID of another job.
     """
     storable = len(job_id) <= _MAX_ID and "\0" not in job_id
     if storable and not job_id.isascii():
@@ -44,7 +44,7 @@ class Next:
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """A parser says where it is."""
+    """A parser reports its state."""
 
     id: str
     state: str
@@ -57,7 +57,7 @@ class Update:
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
-    """A parser says that it is alive."""
+    """A parser reports that it is alive."""
 
     id: str
 
@@ -67,7 +67,7 @@ class Heartbeat:
 
 @dataclass(frozen=True, slots=True)
 class Error:
-    """A parser gives its attempt up."""
+    """A parser reports an error and gives up its attempt."""
 
     id: str
     error: str
@@ -84,14 +84,14 @@ Call = Next | Report
 
 @dataclass(frozen=True, slots=True)
 class Gone:
-    """Refused: there is no such job, or the attempt that the ID names is over."""
+    """Refused: there is no such job, or the attempt with this ID has ended."""
 
     id: str
 
 
 @dataclass(frozen=True, slots=True)
 class BadState:
-    """Refused: a parser may not say this, or not now."""
+    """Refused: a parser may not report this state, or not now."""
 
     id: str
     state: str
@@ -108,14 +108,14 @@ Refusal = Gone | BadState | NoJob
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LeasePolicy:
-    """How long a parser may keep a job without a call, and how often a job is tried."""
+    """The lease of a job, and the maximum number of its attempts."""
 
     lease: dt.timedelta  # how long a parser may be silent
     max_attempts: int
 
 
 def hand_out(job: Job, call: Next, *, policy: LeasePolicy, now: dt.datetime) -> Change:
-    """Give a queued job to a parser."""
+    """Hand out a queued job to a parser."""
     return move(
         job,
         JobState.INIT,
@@ -130,15 +130,15 @@ def hand_out(job: Job, call: Next, *, policy: LeasePolicy, now: dt.datetime) -> 
 def apply_report(
     job: Job | None, call: Report, *, policy: LeasePolicy, now: dt.datetime
 ) -> Change | Refusal:
-    """What a call makes of the job whose ID it names.
+    """Apply a parser's call to the job whose ID it names.
 
-    A repeat of a call that was done changes nothing more and is no fault: an answer may have been
-    lost. A call that comes after the lease's end, but before the sweep, renews the lease.
+    A repeated update is accepted and changes nothing more: its first answer may have been lost.
+    A call after the lease's end renews the lease if ``expire_lease`` has not ended the attempt.
 
     Args:
-        job: The job whose present attempt has that ID; ``None`` if there is none.
+        job: The job whose current attempt has that ID; ``None`` if there is none.
         call: The call.
-        policy: How long a lease is, and how often a job is tried.
+        policy: The lease and the maximum number of attempts.
         now: The time.
     """
     if job is None or job.leased is None:
@@ -208,7 +208,7 @@ def expire_lease(job: Job, *, policy: LeasePolicy, now: dt.datetime) -> Change:
 def _end_attempt(
     job: Job, name: str, error: str, *, policy: LeasePolicy, now: dt.datetime
 ) -> Change:
-    """The attempt is over: the next one is queued, or it was the last."""
+    """End the attempt: queue the job again, or fail it if this was its last attempt."""
     told = event(replace(job, detail=error), name, now=now, left=job)
     if job.attempt < policy.max_attempts:
         over = move(

@@ -1,6 +1,6 @@
 """The old gardener's saved state: what its file says about jobs, and the jobs that it makes here.
 
-Pure functions, but for reading the file. How the jobs are kept is ``imports``'s. The format, as
+Pure functions, except for reading the file; ``store.state_import`` inserts the jobs. The format, as
 etl-gardener's tracker writes it: ``Jobs`` and ``Statuses`` are mappings by job key, and the last
 entry of a status' ``History`` is the job's state.
 """
@@ -38,12 +38,12 @@ _STATES: Mapping[str, JobState] = {
         JobState.FAILED,
     )
 } | {PARSE_ERROR: JobState.PARSING}
-"""The old gardener's states. A parse error is an event here: the parser gave the attempt up."""
+"""The old gardener's states. Its parse error state maps to parsing: here it is only an event."""
 _ONE_DAY = dt.timedelta(days=1)
 
 
 class SavedStateError(ValueError):
-    """A file that is no saved state that can be imported; the message lists every fault."""
+    """The saved state cannot be imported; the message lists every error."""
 
     def __init__(self, path: Path, faults: list[str]) -> None:
         self.faults = faults
@@ -88,13 +88,13 @@ class _File(BaseModel):
 
 @dataclass(frozen=True, kw_only=True)
 class SavedJob:
-    """A job of the old gardener as it is kept here.
+    """A job of the old gardener, converted to a job of this one.
 
     Attributes:
-        job: The job, not numbered yet.
-        history: The states that it was in before, the oldest first, and its present one.
-        saved: The old gardener's name of its state.
-        parse_error: The parser's message, of a job whose parser gave the attempt up.
+        job: The job, without a number yet.
+        history: The events of its states, the oldest first; the last is its current state.
+        saved: Its state as the old gardener names it.
+        parse_error: The parser's message if the saved state is a parse error; else ``None``.
     """
 
     job: Job
@@ -110,8 +110,8 @@ def read_saved_state(
 
     Args:
         path: The file.
-        config: The gardener's: it must have the source of each job.
-        lease: How long a parser that holds a job may be silent from now on.
+        config: The gardener's configuration; it must contain the source of each job.
+        lease: How long a parser that holds a job may be silent, from ``now`` on.
         now: The time.
 
     Raises:
@@ -172,7 +172,7 @@ def _saved_job(
     first, last = entries[0], entries[-1]
     states = [_STATES[entry.State] for entry in entries]
     before = states[-2] if len(states) > 1 else JobState.INIT
-    # Its tables are made again from the parse: each write replaces a whole partition.
+    # A job in a table stage restarts after its parse: each write replaces a whole partition.
     is_parsed = states[-1] in TABLE_STATES | {JobState.POST_PROCESSING}
     state = JobState.POST_PROCESSING if is_parsed else states[-1]
     parsed = [e.Start for e, s in zip(entries, states, strict=True) if s not in PARSING_STATES]
@@ -184,7 +184,7 @@ def _saved_job(
     job = Job(
         number=0,
         key=key,
-        generation=1,  # so that its ID is the key, which is what a parser of it has
+        generation=1,  # so that its ID is its key, the ID that its parser has
         attempt=1,
         state=state,
         priority=Priority.DAILY if daily else Priority.HISTORICAL,
@@ -228,7 +228,7 @@ def _in_utc(entry: _Entry) -> dict[str, Any]:
 def _error(last: _Entry, entries: list[_Entry], state: JobState) -> str:
     if state is not JobState.FAILED:
         return ""
-    # The old gardener shows the detail of the state before where the last one has none.
+    # If the last state has no detail, the old gardener shows that of the state before.
     before = entries[-2].Detail if len(entries) > 1 else ""
     return clean_text(last.Detail or before or "the old gardener kept no reason")
 
@@ -238,7 +238,7 @@ def _events(
 ) -> Iterator[Event]:
     left, since = "", entries[0].Start
     for entry, state in zip(entries, states, strict=True):
-        if state == left:  # a parse error, after parsing
+        if state == left:  # a parse error after parsing is not a new state
             continue
         detail = clean_text(entry.Detail)
         seconds = (entry.Start - since).total_seconds()

@@ -1,7 +1,7 @@
 """A snapshot of the jobs, from which the status page finds what is wrong.
 
-Pure data, and which dates there should be. ``snapshot_queries`` reads it from the store,
-``problems`` judges it.
+Pure data, and the dates that should have jobs. ``snapshot_queries`` reads it from the store,
+``problems`` finds the problems in it.
 """
 
 import datetime as dt
@@ -12,18 +12,18 @@ from gardener_api.config import GardenerConfig
 from gardener_api.jobs.job import JobState
 
 GRID_DAYS = 30
-"""Days, up to yesterday, that are looked at for missing ones, and shown."""
+"""Number of days, up to yesterday, that the grid shows and that are checked for missing jobs."""
 LATELY = dt.timedelta(hours=24)
-"""How long lost attempts are shown."""
+"""How long lost attempts and damaged archives are shown."""
 ASKED_AT = dt.timedelta(hours=10, minutes=30)
-"""When the daily schedule asks for the day before, after midnight UTC."""
+"""Time after midnight UTC at which the daily schedule requests the day before."""
 ASK_GRACE = dt.timedelta(hours=1)
-"""From the schedule's time to the job's being there."""
+"""Time after ``ASKED_AT`` within which the job must have been created."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class JobFact:
-    """As much of a job as problems and the grid need."""
+    """The fields of a job that problems and the grid need."""
 
     number: int
     experiment: str
@@ -36,7 +36,7 @@ class JobFact:
     entered: dt.datetime
     updated: dt.datetime | None
     lease_expires: dt.datetime | None
-    archives: int | None = None  # when it was asked for
+    archives: int | None = None  # number of objects listed at the request
 
     @property
     def source(self) -> str:
@@ -46,7 +46,7 @@ class JobFact:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LostAttempt:
-    """A parser gave an attempt up, or was silent for too long."""
+    """An attempt that ended with a parse error or an expired lease."""
 
     number: int  # of the job
     experiment: str
@@ -83,7 +83,7 @@ class FailedCheck:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DamagedArchives:
-    """A parser could not read some archives of a job in full, and named them."""
+    """A job with archives that its parser could not read in full; ``detail`` lists them."""
 
     number: int  # of the job
     experiment: str
@@ -100,33 +100,33 @@ class DamagedArchives:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TableRun:
-    """A Dagster run that is making tables, and where its jobs are."""
+    """A Dagster run that is making tables, with the states of its jobs."""
 
     run_id: str
-    states: Mapping[JobState, int]  # how many of its jobs are in each
+    states: Mapping[JobState, int]  # number of its jobs in each state
     sources: Sequence[str]  # "<experiment>/<datatype>"
     first: dt.date
     last: dt.date
-    newest: dt.datetime  # when a job of it last came to a state
+    newest: dt.datetime  # when one of its jobs last entered a state
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Snapshot:
-    """What is known of the jobs at one time."""
+    """The jobs at one time, as far as problems and the grid need them."""
 
-    most: int = 2_000  # jobs in one of these lists; one that is so long may be cut
-    failed: Sequence[JobFact] = ()  # the newest of their keys
+    most: int = 2_000  # maximum length of a list; a list of this length may be truncated
+    failed: Sequence[JobFact] = ()  # without a newer job of the same key
     in_hand: Sequence[JobFact] = ()  # those that a parser holds
-    in_tables: Sequence[JobFact] = ()  # those whose parse is done, and that have not ended
+    in_tables: Sequence[JobFact] = ()  # those that are parsed and have not ended
     lost: Sequence[LostAttempt] = ()
     failed_checks: Sequence[FailedCheck] = ()  # of the days of the grid, the newest first
     damaged: Sequence[DamagedArchives] = ()  # the newest first
     queued: int = 0
-    head: JobFact | None = None  # the first of the queue
-    handed_out: dt.datetime | None = None  # the last time that any job was
-    recent: Sequence[JobFact] = ()  # the newest of each key, of the days of the grid
-    complete: Collection[tuple[str, dt.date]] = ()  # of these days: source and date, however old
-    begun: dt.datetime | None = None  # when the first job of all was made
+    head: JobFact | None = None  # the next to be handed out
+    handed_out: dt.datetime | None = None  # when a job last was
+    recent: Sequence[JobFact] = ()  # the newest of each source and date in the grid
+    complete: Collection[tuple[str, dt.date]] = ()  # those with a complete job
+    begun: dt.datetime | None = None  # when the first job was created
 
 
 def grid_dates(now: dt.datetime) -> list[dt.date]:
@@ -137,13 +137,13 @@ def grid_dates(now: dt.datetime) -> list[dt.date]:
 def missing_dates(
     config: GardenerConfig, snapshot: Snapshot, *, now: dt.datetime
 ) -> dict[str, list[dt.date]]:
-    """The dates of the grid that the schedule has asked for, and that have no job.
+    """Return the dates of the grid that the schedule has requested and that have no job.
 
-    A job that was withdrawn is none. The schedule did not ask for what is before the start of the
-    history, nor before there was a gardener.
+    Withdrawn jobs do not count. The schedule requests no dates before ``start_date``, nor dates
+    from before the first job was created.
 
     Returns:
-        The dates of each source that misses any.
+        The missing dates of each source that has any, by the name of the source.
     """
     if snapshot.begun is None:
         return {}

@@ -1,6 +1,6 @@
 """Table stages: how a run of the tables changes a job.
 
-Pure functions, the counterpart of ``parser_calls``. The outcome is kept by ``store``.
+Pure functions, the counterpart of ``parser_calls``. ``store`` saves the outcomes.
 """
 
 import datetime as dt
@@ -25,24 +25,24 @@ REJECTED = "rejected"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ChainRule:
-    """When a parsed job is reported to a whole-chain backfill: once one of these is true."""
+    """When to report a parsed job to a whole-chain backfill: once one of these is true."""
 
-    ended_before: dt.datetime  # its tables have ended, and did so before this
-    parsed_before: dt.datetime  # it was parsed before this
+    ended_before: dt.datetime  # its tables ended before this time
+    parsed_before: dt.datetime  # it was parsed before this time
 
 
 def enter_stage(
     job: Job, state: JobState, *, run_id: str, detail: str, now: dt.datetime
 ) -> Change | None:
-    """Take a job to a stage of its tables, or to complete.
+    """Move a job to a stage of its tables, or to complete.
 
     Returns:
-        The change; ``None`` where the run does not work on what this job parsed: that is not done
-        yet, or nobody has begun to load it, or it is not in raw and the run joins what was there
-        before.
+        The change; ``None`` if the run does not work on this job's parse: the job is not parsed,
+        its load has not started, or its rows are not in raw yet and another run joins the older
+        rows.
 
     Raises:
-        TransitionError: ``state`` is no stage, or the job cannot go there from where it is.
+        TransitionError: ``state`` is not a table stage, or cannot follow the job's state.
     """
     if state not in TABLE_STATES | {JobState.COMPLETE}:
         raise TransitionError(f"job {job.id}: {state} is no stage of its tables")
@@ -63,8 +63,8 @@ def enter_stage(
 
 
 def _takes_a_join(job: Job, state: JobState) -> bool:
-    """Whether a join by another run is one of the rows of this job: they are in raw."""
-    if job.state is JobState.FAILED:  # a join that was begun before does not end the failure
+    """Return whether a join by another run reads this job's rows, because they are in raw."""
+    if job.state is JobState.FAILED:  # a join started before the failure does not end it
         return state is JobState.JOINING and job.failed_in in (JobState.DELETING, JobState.JOINING)
     return job.state in (JobState.JOINING, JobState.COMPLETE)
 
@@ -72,19 +72,19 @@ def _takes_a_join(job: Job, state: JobState) -> bool:
 def fail_stage(
     job: Job, error: str, *, run_id: str, number: int | None, now: dt.datetime
 ) -> Change | None:
-    """Fail a job in the stage that it is in.
+    """Fail a job in its current stage.
 
     Args:
         job: The job.
-        error: Why.
+        error: The error message.
         run_id: The Dagster run that failed.
-        number: Of the job that the run was started for, if known. Only then can a run fail a job
-            whose tables it never began.
+        number: Number of the job that the run was started for, if known. Only with it can a run
+            fail a job whose tables it never started.
         now: The time.
 
     Returns:
-        The change; ``None`` where this run has nothing to fail: the parse is not done, the job has
-        ended, or its tables are another run's.
+        The change; ``None`` if this run has nothing to fail: the job is not parsed or has ended,
+        or another run makes its tables.
     """
     begun = job.state in TABLE_STATES and job.run_id == run_id
     never_begun = job.state is JobState.POST_PROCESSING and job.number == number
@@ -104,13 +104,13 @@ def fail_stage(
 
 
 def decide(job: Job, decision: str, *, detail: str, error: str = "", now: dt.datetime) -> Change:
-    """Note in a job that a person decided about its held tables; its state stays.
+    """Record a person's decision about a job's held tables; the job's state stays.
 
     Args:
         job: The job.
         decision: ``ACCEPTED`` or ``REJECTED``: an event, not a state.
         detail: Who decided, and why.
-        error: Takes the place of the job's error if it failed in its tables; "": it stays.
+        error: Replaces the error of a job that failed in its tables; "" keeps it.
         now: The time.
     """
     if error and job.failed_in in TABLE_STATES:

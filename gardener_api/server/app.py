@@ -1,17 +1,17 @@
 """The sidecar: its applications, put together and run in one process.
 
-What it serves is in ``jobs_api``, ``status`` and ``metrics``; here is who owns the store, the
-writer and the sweep of leases, and in which order they begin and end.
+The applications are in ``jobs_api``, ``status`` and ``metrics``. This module owns the store, the
+writer and the lease sweep, and starts and stops them in order.
 
-The server is uvicorn, whose transport here joins the head and the body of an answer into one write
-(``connections``): as it is, it loses 78 of 1,000 jobs on a Go client (``tests/go``), joined none.
-granian loses none either and serves more: 33,900 calls a second without any store, where uvicorn
-serves 17,800, and 19,900 with joined writes. It was not taken, tried in version 2.8.9:
+The server is uvicorn with a transport that joins the head and the body of an answer into one write
+(``connections``). Without it, a Go client (``tests/go``) loses 78 of 1,000 jobs; with it, none.
+granian loses none either and is faster: 33,900 calls a second without a store; uvicorn serves
+17,800, and 19,900 with joined writes. granian was rejected after tests of version 2.8.9:
 
-- It calls itself experimental where it is embedded, as three ports that share a store need it.
-- A connection that has sent half a head holds the end up for 30 s; here open calls alone do.
-- It shares a port that another sidecar listens on, without an error.
-- It takes no socket and does not say which free port it listens on.
+- Its embedded mode, which three ports that share a store need, is declared experimental.
+- A connection that has sent half a head delays its shutdown by 30 s; here only open calls do.
+- It binds a port on which another sidecar listens, without an error.
+- It accepts no bound socket, and does not report which free port it listens on.
 """
 
 import asyncio
@@ -45,14 +45,14 @@ from gardener_api.store.store import JobStore
 log = logging.getLogger(__name__)
 
 _SWEEPS_PER_LEASE = 20
-_SWEEP_SECONDS = (0.05, 30.0)  # at least and at most between two
-_WRITER_SECONDS = 2.0  # for its last transaction, after the open calls have had theirs
+_SWEEP_SECONDS = (0.05, 30.0)  # minimum and maximum pause between two sweeps
+_WRITER_SECONDS = 2.0  # for its last transaction, after the open calls have ended
 _FILES = 65_536
-_KEEP_ALIVE_SECONDS = 75  # longer than parsers pause between calls, so that they find it open
+_KEEP_ALIVE_SECONDS = 75  # longer than parsers pause between calls: they reuse connections
 
 
 def utc_now() -> dt.datetime:
-    """The time."""
+    """Return the time, aware and UTC."""
     return dt.datetime.now(dt.UTC)
 
 
@@ -64,14 +64,14 @@ def create_app(
     config: GardenerConfig | None = None,
     reporter: Reporter | None = None,
 ) -> ASGIApp:
-    """The application of the jobs port.
+    """Create the application of the jobs port.
 
     Args:
-        store: For ``/ready``.
-        commits: Does the calls; whoever makes the application starts and closes it.
-        token: What callers of the jobs API must bear; ``None``: anybody may call.
-        config: For ``/ready``.
-        reporter: For ``/ready``, which tells of it; Dagster may be down without harm to parsers.
+        store: ``/ready`` checks it.
+        commits: Executes the calls; the caller starts and closes it.
+        token: The bearer token of the jobs API; ``None``: no authentication.
+        config: ``/ready`` describes it.
+        reporter: ``/ready`` reports its state, but never fails on it: parsers do not need Dagster.
     """
     checks: dict[str, Check] = {"the writer": commits.check, "the store": store.ping}
     if config is not None:
@@ -91,7 +91,7 @@ def create_app(
 
 @dataclass(frozen=True, kw_only=True)
 class Ports:
-    """Where a sidecar listens."""
+    """The ports on which a sidecar listens."""
 
     jobs: int
     status: int
@@ -112,24 +112,24 @@ def serve(
     json_log: bool = False,
     may_migrate: bool = True,
 ) -> None:
-    """Run the sidecar until SIGTERM or SIGINT; calls that have come are finished first.
+    """Run the sidecar until SIGTERM or SIGINT, then finish the open calls.
 
     Args:
-        config: The gardener's.
-        store_url: Of the job store.
+        config: The configuration.
+        store_url: The URL of the job store.
         host: The address to listen on.
-        port: Of the jobs API; 0: any that is free.
-        status_port: Of the status page.
-        metrics_port: Of the metrics; ``None``: none.
-        token: What callers of the jobs API must bear; ``None``: anybody may call.
-        shutdown_timeout: Seconds for open calls at the end.
-        links: What the status page links to.
-        json_log: Whether a line of the log is a JSON object, else it is text.
-        may_migrate: Whether a missing or older store is made or migrated; else it is refused.
+        port: The port of the jobs API; 0: any free port.
+        status_port: The port of the status page.
+        metrics_port: The port of the metrics; ``None``: no metrics.
+        token: The bearer token of the jobs API; ``None``: no authentication.
+        shutdown_timeout: The maximum seconds to finish open calls at shutdown.
+        links: Makes the links of the status page.
+        json_log: Whether each line of the log is a JSON object, else text.
+        may_migrate: Whether a missing store is created and an older one migrated, else rejected.
 
     Raises:
         StoreError: The store cannot be used.
-        OSError: A port cannot be listened on.
+        OSError: A port cannot be bound.
     """
     logs.configure(as_json=json_log)
     _raise_file_limit()
@@ -172,21 +172,21 @@ async def run(
     """Run the sidecar on this event loop until ``stop`` is set.
 
     Args:
-        config: The gardener's.
-        store_url: Of the job store.
+        config: The configuration.
+        store_url: The URL of the job store.
         host: The address to listen on.
-        ports: To listen on; 0: any that is free.
-        token: What callers of the jobs API must bear.
-        shutdown_timeout: Seconds for open calls at the end.
-        stop: Set by whoever wants it to end.
-        started: Is told the ports, once they are listened on.
-        clock: The time, aware and UTC.
-        links: What the status page links to.
-        may_migrate: Whether a missing or older store is made or migrated; else it is refused.
+        ports: The ports to listen on; 0: any free port.
+        token: The bearer token of the jobs API; ``None``: no authentication.
+        shutdown_timeout: The maximum seconds to finish open calls at shutdown.
+        stop: The sidecar shuts down when it is set.
+        started: Called with the bound ports.
+        clock: Returns the time, aware and UTC.
+        links: Makes the links of the status page.
+        may_migrate: Whether a missing store is created and an older one migrated, else rejected.
 
     Raises:
         StoreError: The store cannot be used.
-        OSError: A port cannot be listened on.
+        OSError: A port cannot be bound.
     """
     dagster_url = links.dagster_url if links else None
     store = JobStore.open(
@@ -245,11 +245,11 @@ async def run(
 
 
 class _Server(uvicorn.Server):
-    """A server among others of a process, which leaves signals to the process."""
+    """A server that leaves signals to its process, which runs several servers."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Capture none."""
+        """Capture no signals."""
         yield
 
 
@@ -258,7 +258,7 @@ def _server(app: ASGIApp, shutdown_timeout: float) -> _Server:
         uvicorn.Config(
             app,
             http=BoundedConnection,
-            lifespan="off",  # the process owns what an application needs
+            lifespan="off",  # `run` opens and closes what the applications need
             ws="none",
             log_config=None,
             log_level="warning",
@@ -280,7 +280,7 @@ async def _writer(
     try:
         yield commits
     finally:
-        # Whoever called was answered, or was told nothing: the writer needs no time of its own.
+        # The servers have ended, so no caller waits any more: only the last transaction is left.
         await commits.close(timeout=min(shutdown_timeout, _WRITER_SECONDS))
 
 
@@ -299,10 +299,10 @@ def _reporting(store: JobStore, dagster_url: str | None, clock: Clock) -> Iterat
 
 @contextlib.contextmanager
 def _listening(host: str, ports: Mapping[str, int]) -> Iterator[dict[str, socket.socket]]:
-    """Listen on all of them, or on none.
+    """Bind all ports, or none.
 
     Raises:
-        OSError: One cannot be listened on; the message names it.
+        OSError: A port cannot be bound; the message names it.
     """
     with contextlib.ExitStack() as stack:
         sockets: dict[str, socket.socket] = {}
@@ -319,7 +319,7 @@ def _listening(host: str, ports: Mapping[str, int]) -> Iterator[dict[str, socket
 
 
 async def _sweep(store: JobStore, lease: dt.timedelta, clock: Clock) -> None:
-    """End leases when their time has come, whether or not anybody calls."""
+    """Expire leases periodically, even while no calls arrive."""
     least, most = _SWEEP_SECONDS
     pause = min(max(lease.total_seconds() / _SWEEPS_PER_LEASE, least), most)
     while True:
@@ -331,7 +331,7 @@ async def _sweep(store: JobStore, lease: dt.timedelta, clock: Clock) -> None:
 
 
 def _raise_file_limit() -> None:
-    """Have room for thousands of connections: the usual limit is 1,024 files."""
+    """Raise the limit of open files, usually 1,024, for thousands of connections."""
     now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     if now != resource.RLIM_INFINITY:
         wanted = _FILES if most == resource.RLIM_INFINITY else min(most, _FILES)

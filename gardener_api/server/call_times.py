@@ -1,4 +1,4 @@
-"""Measure how long calls of the jobs API take: the one metric that is not read from the store."""
+"""Measure how long calls of the jobs API take, in memory: the store does not know it."""
 
 import time
 
@@ -15,11 +15,11 @@ _PATHS = {
 }
 _KNOWN = {*_PATHS.values(), "/alive", "/ready"}
 OTHER = "other"
-"""The path of all that the API does not have: callers must not be able to make series."""
+"""The label of all unknown paths, so that callers cannot create series."""
 
 
 class RequestTimes:
-    """Times of requests, by path and code."""
+    """A histogram of request times, by path and status code."""
 
     def __init__(self) -> None:
         self.metric = Histogram(
@@ -29,18 +29,18 @@ class RequestTimes:
             buckets=REQUEST_SECONDS,
             registry=None,
         )
-        # To look a series up by its labels takes longer than to count in it.
+        # Caches the series: a lookup by labels takes longer than the observation.
         self._series: dict[tuple[str, int], Histogram] = {}
 
     def timed(self, app: ASGIApp) -> ASGIApp:
-        """The application, measured."""
+        """Wrap an application to measure its requests."""
 
         async def measure(scope: Scope, receive: Receive, send: Send) -> None:
             if scope["type"] != "http":
                 await app(scope, receive, send)
                 return
             begun = time.perf_counter()
-            code = 500  # what the server says where the application says nothing
+            code = 500  # uvicorn's status if the application sends none
 
             async def keep_code(message: Message) -> None:
                 nonlocal code

@@ -1,9 +1,9 @@
 """Connections of uvicorn: each answer in one write, and bounds on time, size and number.
 
-uvicorn writes the head and the body of an answer apart. A Go client that cancels its request's
+uvicorn writes the head and the body of an answer separately. A Go client that cancels its request's
 context once the head has arrived, as the parsers' client does, then loses the body. uvicorn also
-waits forever for a first byte, for the end of a head and for the rest of a body that nobody reads,
-and keeps headers of any length. Bodies that are read are bounded in ``jobs_api``.
+has no timeout for a first byte, the end of a head or the rest of a body that no code reads, and no
+limit on the length of headers. ``jobs_api`` limits the bodies that it reads.
 """
 
 import asyncio
@@ -12,27 +12,27 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 MAX_CONNECTIONS = 4_096
-"""Connections of a port; a client needs one for each call under way. One more is closed at once."""
+"""Maximum connections of a port, one per concurrent call; any more are closed at once."""
 HEAD_SECONDS = 30.0
-"""For the line and the headers of a request to arrive, from the connection's start or from the
-first byte after the last answer. A connection that is kept alive may be silent for longer."""
+"""Timeout for the request line and headers, from the start of the connection or from the first
+byte after the last answer. An idle connection that is kept alive may be silent for longer."""
 MAX_HEAD = 96 * 2**10
-"""Bytes of these, so all that are under way are at most 400 MB. uvicorn's parser takes a line of
-64 KiB; a parser whose detail is longer (2,000 characters of it are kept) must send a form."""
+"""Maximum bytes of the request line and headers; 400 MB for all connections. uvicorn accepts a line
+of 64 KiB; a longer detail (of which 2,000 characters are kept) must be sent as a form."""
 DRAIN_SECONDS = 0.5
-"""At the end, for the next call of a client that keeps its connection. It is answered, and told to
-take another connection. Closed at once, the connection would lose a call that is on its way, and a
-Go client repeats no POST: the end of a parse could be lost."""
+"""How long an idle connection stays open at shutdown. A call that arrives on it is answered with
+``Connection: close``. If it were closed at once, a call already sent would be lost, since a Go
+client does not retry a POST: the end of a parse could be lost."""
 MAX_JOINED = 64 * 2**10
-"""Bytes after which a transport writes without waiting for more."""
+"""Bytes above which a transport writes at once, without waiting for more."""
 
 
 class JoiningTransport:
     """A transport that joins the writes of one turn of the event loop into one.
 
-    It has the methods of ``asyncio.Transport`` that uvicorn calls. Nothing is written later than at
-    the end of the turn, so an interim answer ("100 Continue") and the parts of a long answer leave
-    at once.
+    It has the methods of ``asyncio.Transport`` that uvicorn calls. It writes at the end of the turn
+    at the latest, so an interim answer ("100 Continue") and the parts of a long answer are not
+    delayed.
     """
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
@@ -45,7 +45,7 @@ class JoiningTransport:
         self.resume_reading = transport.resume_reading
 
     def write(self, data: bytes) -> None:
-        """Send the data together with what else is written in this turn."""
+        """Send the data together with the other writes of this turn."""
         if not self._parts:
             self._loop.call_soon(self._flush)
         self._parts.append(data)
@@ -62,20 +62,20 @@ class JoiningTransport:
         data = b"".join(self._parts)
         self._parts.clear()
         self._size = 0
-        # The peer may have hung up since: then there is nobody to write to.
+        # The peer may have closed the connection in the meantime.
         if data and not self._transport.is_closing():
             self._transport.write(data)
 
 
 class BoundedConnection(HttpToolsProtocol):
-    """A connection that writes each answer at once and keeps these bounds."""
+    """A connection that sends each answer in one write and enforces the limits above."""
 
-    _unread = 0  # bytes since the last head, or part of a body, was complete
+    _unread = 0  # bytes received since the last complete head or part of a body
     _deadline: asyncio.TimerHandle | None = None
     _ending = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
-        """Take the connection, unless there are too many."""
+        """Accept the connection, or close it if there are too many."""
         joining: Any = JoiningTransport(transport, self.loop)
         super().connection_made(joining)
         if len(self.connections) > MAX_CONNECTIONS:
@@ -84,12 +84,12 @@ class BoundedConnection(HttpToolsProtocol):
             self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget it."""
+        """Cancel the timeout of the closed connection."""
         self._unwatch()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Take a part of a request, or several requests."""
+        """Process a part of a request, or several requests."""
         self._unread += len(data)
         super().data_received(data)
         if self._answered:
@@ -100,19 +100,19 @@ class BoundedConnection(HttpToolsProtocol):
             self._refuse()
 
     def on_headers_complete(self) -> None:
-        """The head is there."""
+        """Reset the count of unread bytes; at shutdown, end the keep-alive."""
         self._unread = 0
         super().on_headers_complete()
         if self._ending and self.cycle is not None:
             self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
-        """A part of the body, which is bounded by who reads it."""
+        """Reset the count of unread bytes; the reader of the body limits its size."""
         self._unread = 0
         super().on_body(body)
 
     def shutdown(self) -> None:
-        """Close it after the call that is under way, or after the next one."""
+        """Close the connection after the current call, or after ``DRAIN_SECONDS`` if it is idle."""
         self._ending = True
         if self._answered:
             self.loop.call_later(DRAIN_SECONDS, self._close_if_idle)

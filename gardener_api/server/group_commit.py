@@ -1,8 +1,8 @@
 """Group commit: parser calls that come at the same time share one transaction.
 
-A commit waits for the disk, and parsers come in bursts. One thread does all calls that have come
-while it was busy, in one transaction, and each caller is answered only after the commit. What a
-call does is the store's; what an answer looks like is ``jobs_api``'.
+A commit waits for the disk, and calls arrive in bursts. One thread executes all calls that arrived
+while it was busy in one transaction, and callers are answered only after the commit. ``store``
+applies the calls; ``jobs_api`` formats the answers.
 """
 
 import asyncio
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MAX_BATCH = 256
-"""Calls in one transaction: more would make the first of them wait for the last."""
+"""Maximum calls in one transaction: in a larger one, the first call would wait for the last."""
 MAX_WAITING = 20_000
-"""Calls that wait; more are refused, so that memory stays bounded."""
+"""Maximum number of waiting calls; more are rejected, to limit memory."""
 
 Answer = Job | Refusal
 Clock = Callable[[], dt.datetime]
@@ -32,18 +32,18 @@ Waiting = tuple[Call, "asyncio.Future[Answer]"]
 
 
 class UnavailableError(RuntimeError):
-    """The call was not done, as far as is known; it may be tried again."""
+    """The call may not have been executed; the caller may retry it."""
 
 
 class GroupCommit:
     """The writer of a sidecar: one thread, between an event loop and the store."""
 
     def __init__(self, store: "JobStore", *, clock: Clock) -> None:
-        """Make it; ``start`` begins the work.
+        """Create the writer; ``start`` starts its thread.
 
         Args:
-            store: Where calls are done.
-            clock: The time, aware and UTC.
+            store: Applies the calls.
+            clock: Returns the time, aware and UTC.
         """
         self._store = store
         self._clock = clock
@@ -56,10 +56,10 @@ class GroupCommit:
         self._open = False
 
     def check(self) -> str:
-        """How it is, for people.
+        """Return the state of the writer, for people.
 
         Raises:
-            UnavailableError: Calls are not taken.
+            UnavailableError: The writer accepts no calls.
         """
         if not self._open:
             raise UnavailableError("the sidecar is ending")
@@ -68,17 +68,17 @@ class GroupCommit:
         return f"runs, {self._waiting} calls wait"
 
     def start(self) -> None:
-        """Begin, for callers on the running event loop."""
+        """Start the thread, for callers on the running event loop."""
         self._loop = asyncio.get_running_loop()
         self._open = True
         self._thread.start()
 
     async def close(self, *, timeout: float | None = None) -> None:
-        """Do what was taken, take nothing more, and end the thread.
+        """Accept no more calls, execute the accepted ones, and end the thread.
 
         Args:
-            timeout: Seconds after which a store that does not answer is left alone, with the calls
-                that it has not done; nobody was told that they were. ``None``: wait.
+            timeout: Seconds to wait for the store; then the calls that it has not committed are
+                abandoned without an answer. ``None``: no timeout.
         """
         self._open = False
         self._hand_over()
@@ -90,7 +90,7 @@ class GroupCommit:
             log.exception("the store did not answer; %d calls were not done", self._waiting)
 
     def submit(self, call: Call) -> "asyncio.Future[Answer]":
-        """Have a call done.
+        """Queue a call for the next transaction.
 
         Returns:
             A future of the answer, done after the commit; it raises ``UnavailableError`` if the
@@ -105,8 +105,8 @@ class GroupCommit:
             raise UnavailableError(f"more than {MAX_WAITING} calls wait for the store")
         self._waiting += 1
         future: asyncio.Future[Answer] = self._loop.create_future()
-        # Calls that came at once are handed over at once. One by one, the first would wake the
-        # thread, and the two would take Python's lock from each other for the rest of them.
+        # Calls of one turn of the event loop are handed over together. One by one, the first would
+        # wake the thread, and both threads would contend for the GIL during the rest.
         if not self._gathered:
             self._loop.call_soon(self._hand_over)
         self._gathered.append((call, future))
@@ -133,12 +133,12 @@ class GroupCommit:
 
     def _tell(self, callback: Callable[..., object], *arguments: object) -> None:
         assert self._loop is not None  # noqa: S101 - `start` set it before the thread
-        # Closed: `close` has left this thread behind, and nobody waits for what it says.
+        # If the loop is closed, `close` has timed out, and no caller waits for an answer.
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(callback, *arguments)
 
     def _take(self) -> list[Waiting]:
-        """All that waits, at most a batch; empty when there will be nothing more."""
+        """Wait for calls and return at most a batch; empty: the writer was closed."""
         first = self._queue.get()
         batch = [] if first is None else [first]
         while batch and len(batch) < MAX_BATCH:

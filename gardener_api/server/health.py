@@ -1,8 +1,8 @@
 """The sidecar's health: ``/alive`` for its supervisor, ``/ready`` for whatever sends it calls.
 
-A sidecar whose store is away is alive: a restart would not bring the store back.
+A sidecar whose store is unavailable is alive: a restart would not repair the store.
 
-Anybody may ask, so an answer names the part that is not ready and no more. The log has the error.
+Requests need no token, so an answer only names the part that is not ready. The log has the error.
 """
 
 import asyncio
@@ -17,25 +17,25 @@ from starlette.routing import Route
 log = logging.getLogger(__name__)
 
 READY_SECONDS = 5.0
-"""For all that is asked to answer."""
+"""Timeout of each check."""
 _AT_ONCE = 2
-"""Threads that may be stuck in a store that does not answer, so that other pages keep theirs."""
+"""Maximum threads for checks: if the store hangs, the other threads still serve other pages."""
 
 Check = Callable[[], str]
-"""Says how something is, or raises what is wrong with it."""
+"""Returns a description of the state, or raises an error."""
 
 
 def health_routes(checks: Mapping[str, Check]) -> list[Route]:
     """Make the routes of ``/alive`` and ``/ready``.
 
-    ``/alive`` answers 200 while the process answers at all. ``/ready`` answers 200 if every check
-    passes, and 503 with the name of the first one that does not.
+    ``/alive`` answers 200 while the process runs. ``/ready`` answers 200 if every check passes, and
+    503 with the name of the first check that fails.
 
     Args:
-        checks: What is needed, by name, in the order in which it is checked. They may block.
+        checks: The checks by name, in the order in which they run. They may block.
     """
     limiter = CapacityLimiter(_AT_ONCE)
-    # Probes come every few seconds: an error is logged when it begins.
+    # Probes arrive every few seconds: a repeated error is logged only once.
     logged: tuple[str, str] | None = None
 
     async def alive(_: Request) -> Response:
@@ -48,7 +48,7 @@ def health_routes(checks: Mapping[str, Check]) -> list[Route]:
             try:
                 async with asyncio.timeout(READY_SECONDS):
                     said = await to_thread.run_sync(check, abandon_on_cancel=True, limiter=limiter)
-            except Exception as error:  # noqa: BLE001 - whatever it is, the answer is no
+            except Exception as error:  # noqa: BLE001 - any error means not ready
                 late = isinstance(error, TimeoutError)
                 why = f"no answer within {READY_SECONDS:.0f} s" if late else reason(error)
                 if logged != (name, why):
@@ -65,7 +65,7 @@ def health_routes(checks: Mapping[str, Check]) -> list[Route]:
 
 
 def reason(error: Exception) -> str:
-    """What an error says, on one line: the driver's words, where SQLAlchemy wraps them."""
+    """Return an error's type and its message (of SQLAlchemy, the driver's) on one line."""
     cause = getattr(error, "orig", None) or error
     text = " ".join(str(cause).split())
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -1,7 +1,7 @@
 """The jobs API on the wire: requests to calls, answers to codes.
 
-Its paths, parameters, codes and JSON are those that deployed parsers use. What a call does is
-decided elsewhere; here is only how it is spelled.
+Paths, parameters, status codes and JSON are those that deployed parsers use. The effects of calls
+are defined in ``jobs.parser_calls``.
 """
 
 import asyncio
@@ -29,11 +29,11 @@ from gardener_api.jobs.parser_calls import (
 from gardener_api.server.group_commit import Answer, GroupCommit, UnavailableError
 
 MAX_BODY = 4 * 2**20
-"""Bytes of a form: a detail of 1 MB is taken (and cut), even where every byte is escaped."""
+"""Maximum bytes of a form: enough for a detail of 1 MB (later truncated) with all bytes escaped."""
 MAX_BODIES = 64 * 2**20
-"""Bytes of all forms that are being read."""
+"""Maximum bytes of all forms that are being read."""
 BODY_SECONDS = 30.0
-"""For a form to arrive."""
+"""Timeout for reading a form."""
 _MAX_FIELDS = 100
 
 _FORM = b"application/x-www-form-urlencoded"
@@ -43,17 +43,17 @@ _encode = json.JSONEncoder(separators=(",", ":")).encode
 
 Parameters = Mapping[str, str]
 _Make = Callable[[Parameters, str], Call]
-"""Makes the call of a request's parameters and the address of whoever sent it."""
+"""Makes a call from a request's parameters and its client's address."""
 
 
 def job_endpoints(commits: GroupCommit, *, token: str | None) -> Mapping[str, ASGIApp]:
-    """The four calls as applications, by path; each has its path and its short name.
+    """Return the four calls as ASGI applications, by path; each has a full and a short path.
 
-    A dictionary finds them: Starlette's router and its middleware took a tenth of a call's time.
+    A dictionary routes them: Starlette's router and middleware took a tenth of a call's time.
 
     Args:
-        commits: Does them.
-        token: What callers must bear; ``None``: anybody may call.
+        commits: Executes the calls.
+        token: The bearer token; ``None``: no authentication.
     """
     bodies = _Bodies()
     calls: Mapping[tuple[str, ...], _Make] = {
@@ -70,7 +70,7 @@ def job_endpoints(commits: GroupCommit, *, token: str | None) -> Mapping[str, AS
 
 
 def job_json(job: Job) -> bytes:
-    """A job as ``next`` answers it."""
+    """Return a job as the JSON that ``next`` answers."""
     described: dict[str, object] = {
         "Bucket": job.key.bucket,
         "Experiment": job.key.experiment,
@@ -115,7 +115,7 @@ class _Endpoint:
         if headers.get(b"content-type", b"").partition(b";")[0].strip().lower() == _FORM:
             length = headers.get(b"content-length", b"0")
             pairs = _decode(await self._bodies.read(receive, int(length))) + pairs
-        # Of a parameter that comes twice, the first counts, and the form before the query.
+        # The first value of a repeated parameter wins; the form takes precedence over the query.
         call = self._make(dict(reversed(pairs)), (scope.get("client") or ("",))[0])
         try:
             answer = await self._commits.submit(call)
@@ -186,20 +186,20 @@ def _decode(encoded: bytes) -> list[tuple[str, str]]:
 
 
 class _Bodies:
-    """Reads forms, with bounds on their size, their time and the memory of all of them."""
+    """Reads forms, with limits on the size and the time of each and on the memory of all."""
 
     def __init__(self) -> None:
         self._reading = 0
 
     async def read(self, receive: Receive, length: int) -> bytes:
-        """The body of a request that has one.
+        """Read the body of a request.
 
         Args:
-            receive: Of the request.
-            length: As the request announces it; 0 if it does not.
+            receive: The request's ASGI ``receive``.
+            length: The request's ``Content-Length``; 0 if it has none.
 
         Raises:
-            HTTPException: It is too large, too slow, or there are too many.
+            HTTPException: It is too large, too slow or incomplete, or there are too many.
         """
         if length > MAX_BODY:
             raise HTTPException(413, f"expected a form of at most {MAX_BODY} bytes")

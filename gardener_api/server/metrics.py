@@ -1,8 +1,8 @@
 """Prometheus metrics, computed from the store whenever they are scraped.
 
-So they survive restarts, count what Dagster's runs did, and several sidecars on one store tell the
-same. Names and labels are those that M-Lab's alerts and dashboards read; our own stand apart. What
-the numbers are is ``metric_queries``'; the text format is ``prometheus_client``'s.
+So they survive restarts, include the work of Dagster's runs, and are the same from all sidecars on
+one store. Names and labels are those of M-Lab's alerts and dashboards; the metrics of ``_own`` are
+new. ``metric_queries`` computes the values; ``prometheus_client`` writes the text format.
 """
 
 import datetime as dt
@@ -56,10 +56,10 @@ FAILURES = tuple(
     f"{left}-failed"
     for left in (PARSE_ERROR, LEASE_EXPIRED, JobState.POST_PROCESSING, *sorted(TABLE_STATES))
 )
-"""What a job can have failed in: fewer than ten, so that one more series each costs little."""
+"""Statuses of failed jobs; there are fewer than ten, so a series for each is cheap."""
 WARNINGS = (PARSE_ERROR, LEASE_EXPIRED)
 OTHER = "generic"
-"""The status of whatever else there is."""
+"""The status of all other failures."""
 
 _EPOCH = dt.date(1970, 1, 1)
 _SOURCE = ("experiment", "datatype")
@@ -81,13 +81,13 @@ def create_metrics_app(
     clock: Clock,
     others: Iterable[Collector] = (),
 ) -> Starlette:
-    """The application of the metrics port: ``/metrics``.
+    """Create the application of the metrics port: ``/metrics``.
 
     Args:
-        config: All its sources are shown.
-        queries: Of the job store.
-        clock: The time, aware and UTC.
-        others: What the process itself measures.
+        config: The configuration; the metrics include all of its sources.
+        queries: The metric queries of the job store.
+        clock: Returns the time, aware and UTC.
+        others: Collectors of the process's own metrics.
     """
     registry = CollectorRegistry()
     registry.register(StoreCollector(config, queries, clock))
@@ -107,13 +107,13 @@ def create_metrics_app(
 
 
 class StoreCollector(Collector):
-    """All that the store tells, as metrics."""
+    """Collects the metrics that are computed from the store."""
 
     def __init__(self, config: GardenerConfig, queries: "MetricQueries", clock: Clock) -> None:
         self._config, self._queries, self._clock = config, queries, clock
 
     def collect(self) -> Iterator[Metric]:
-        """The metrics as they are now."""
+        """Yield the current metrics."""
         now = self._clock()
         sources: list[Labels] = [
             (source.experiment, source.datatype) for source in self._config.sources
@@ -146,7 +146,7 @@ class StoreCollector(Collector):
     def _own(
         self, sources: Sequence[Labels], happened: Sequence[Happened], now: dt.datetime
     ) -> Iterator[Metric]:
-        """Metrics that the old gardener had not."""
+        """Yield the metrics that the old gardener did not have."""
         queues = {Priority(queue.priority).name.lower(): queue for queue in self._queries.queues()}
         names = [priority.name.lower() for priority in Priority]
         yield _gauge(
@@ -220,8 +220,8 @@ def _counters(sources: Sequence[Labels], happened: Sequence[Happened]) -> Iterat
         {(*source, status): 0 for source in sources for status in WARNINGS},
         (((*_source(h), h.state), h.count) for h in happened if h.state in WARNINGS),
     )
-    # One alert is that there is no series at all, others compare a series with what it was: each
-    # is there from the start, or its first step would not be seen.
+    # One alert fires if there are no series, others on the increase of a series: each series must
+    # exist from the start, or its first increment would be missed.
     zeros = {("", "", "", "starting"): 0} | {
         (*source, daily, status): 0
         for source in sources
@@ -282,7 +282,7 @@ def _state_times(happened: Iterable[Happened]) -> Metric:
         (
             ((*_source(h), h.left), h.edge, h.count, h.seconds)
             for h in happened
-            if h.left in states  # the end of an attempt is a moment, in which no time is spent
+            if h.left in states  # not events, such as the end of an attempt: they have no duration
         ),
     )
 
@@ -319,7 +319,7 @@ def _counter(
     zeros: Mapping[Labels, float],
     counts: Iterable[tuple[Labels, float]],
 ) -> Metric:
-    """A counter whose series are those of ``zeros`` and whatever was counted besides."""
+    """Make a counter from initial values (``zeros``) and counts to add to them."""
     total = dict(zeros)
     for labels, count in counts:
         total[labels] = total.get(labels, 0) + count
@@ -336,7 +336,7 @@ def _histogram(
     edges: Sequence[int],
     parts: Iterable[tuple[Labels, int, int, float]],
 ) -> Metric:
-    """A histogram of parts: the labels, the index of an edge, how many lie there, their sum."""
+    """Make a histogram from parts: labels, index of the bucket's edge, count and sum."""
     counts: dict[Labels, list[int]] = {}
     sums: dict[Labels, float] = {}
     for labels, edge, count, total in parts:

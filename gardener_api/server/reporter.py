@@ -1,8 +1,8 @@
 """Delivers the outbox to Dagster's webserver, in a thread of its own.
 
-In order and at least once: what the webserver has taken is removed afterwards, so a process that is
-killed between the two delivers it again. Of several sidecars on one store one delivers at a time,
-under a lease in the store. A webserver that does not answer is tried again, ever more rarely.
+Delivery is in order and at least once: an observation is removed after the webserver accepted it,
+so a process that is killed in between delivers it again. Of several sidecars on one store, one at a
+time delivers, under a lease in the store. Failed deliveries are retried with exponential backoff.
 
 The endpoint is ``/report_asset_observation``, Dagster's public one for external assets:
 https://docs.dagster.io/api/rest-apis/external-assets-rest-api
@@ -28,37 +28,37 @@ from gardener_api.store.outbox import Backlog, Outbox
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 1.0
-"""Between two looks at an empty outbox; other sidecars write to it too."""
+"""Interval of reads of an empty outbox, to which other sidecars write too."""
 RETRY_SECONDS = (1.0, 60.0)
-"""Until the next try where the webserver does not answer: at first, and at most."""
+"""First and maximum pause before a retry if the webserver does not answer."""
 KEPT = dt.timedelta(days=7)
-"""What a webserver did not take for so long is dropped."""
+"""Maximum age of undelivered observations; older ones are dropped."""
 MOST_KEPT = 50_000
-"""Observations that wait for a webserver at most: about 20 MB."""
+"""Maximum number of undelivered observations: about 20 MB."""
 _LEASE = dt.timedelta(seconds=60)
 _BATCH = 100
-_BATCH_TIME = dt.timedelta(seconds=20)  # a batch, its last call and the lease's renewal fit in
+_BATCH_TIME = dt.timedelta(seconds=20)  # less than _LEASE even with a last call of _TIMEOUT
 _TIMEOUT = (5.0, 20.0)  # seconds, to connect and to answer
-_END_SECONDS = 2.0  # for the call that is under way when the sidecar ends
-_REFUSED = {400, 422}  # the observation itself is not accepted: trying again would not help
+_END_SECONDS = 2.0  # for the call in progress at shutdown
+_REFUSED = {400, 422}  # the observation itself is rejected: a retry would not help
 
 Clock = Callable[[], dt.datetime]
 
 
 class UndeliveredError(RuntimeError):
-    """The webserver did not take an observation; the message says why, without its address."""
+    """The webserver did not accept an observation; the message has the reason, but no address."""
 
 
 class Reporter(Collector):
     """Delivers the outbox of a sidecar's store until it is closed."""
 
     def __init__(self, outbox: Outbox, dagster_url: str, *, clock: Clock) -> None:
-        """Make it; ``start`` begins the work.
+        """Create the reporter; ``start`` starts its thread.
 
         Args:
-            outbox: What is delivered.
-            dagster_url: Of Dagster's webserver, as this process reaches it.
-            clock: The time, aware and UTC.
+            outbox: The observations to deliver.
+            dagster_url: The URL of Dagster's webserver, as this process reaches it.
+            clock: Returns the time, aware and UTC.
         """
         self._outbox, self._clock = outbox, clock
         self._endpoint = f"{dagster_url.rstrip('/')}/report_asset_observation/parsed"
@@ -73,16 +73,16 @@ class Reporter(Collector):
         self._delivered = self._failures = self._dropped = 0
 
     def start(self) -> None:
-        """Begin to deliver."""
+        """Start the thread."""
         self._thread.start()
 
     def close(self) -> None:
-        """End; what is not delivered stays in the store."""
+        """End the thread; undelivered observations stay in the store."""
         self._closing.set()
         self._thread.join(_END_SECONDS)
 
     def state(self) -> str:
-        """How the delivery is, for people. It asks nothing, and never raises."""
+        """Return the state of the delivery, for people. Does no I/O and never raises."""
         if not self._thread.is_alive():
             return "its thread has ended: restart the sidecar"
         if self._failing_since is not None:
@@ -91,7 +91,7 @@ class Reporter(Collector):
         return "delivered" if self._delivers else "another sidecar delivers them"
 
     def collect(self) -> Iterator[Metric]:
-        """The metrics of the outbox and of what this process delivered."""
+        """Yield the metrics of the outbox and of this process's deliveries."""
         backlog = self._outbox.backlog()
         yield _gauge("pending", "Observations that Dagster does not have yet.", backlog.count)
         yield _gauge(
@@ -120,10 +120,10 @@ class Reporter(Collector):
         """Deliver a batch.
 
         Args:
-            paused: Seconds since the last one.
+            paused: Seconds of the pause before this batch.
 
         Returns:
-            Seconds until the next one.
+            Seconds of the pause before the next batch.
         """
         try:
             more = self._deliver_batch()
@@ -138,8 +138,8 @@ class Reporter(Collector):
         return 0.0 if more else POLL_SECONDS
 
     def _deliver_batch(self) -> bool:
-        """Deliver what comes next; whether there may be more."""
-        # An empty outbox is read and not written to: a commit waits for the disk.
+        """Deliver the next batch; return whether there may be more."""
+        # An empty outbox needs no lease: taking one is a commit, which waits for the disk.
         if not self._outbox.first(1) or not self._has_lease():
             return False
         waiting = self._outbox.first(_BATCH)
@@ -157,7 +157,7 @@ class Reporter(Collector):
         return len(waiting) == _BATCH
 
     def _has_lease(self) -> bool:
-        """Take the lease, or renew it where it would not last for a batch."""
+        """Take or renew the lease if it could end during a batch; return whether it is held."""
         now = self._clock()
         if now + _BATCH_TIME + dt.timedelta(seconds=sum(_TIMEOUT)) >= self._leased_until:
             until = now + _LEASE
@@ -176,7 +176,7 @@ class Reporter(Collector):
                 f"{self._endpoint}/{observation.key.source}",
                 json=body,
                 timeout=_TIMEOUT,
-                allow_redirects=False,  # to a page for signing in, for example
+                allow_redirects=False,  # to a sign-in page, for example
             )
         except requests.RequestException as error:
             log.debug("an observation was not delivered", exc_info=True)

@@ -1,6 +1,6 @@
 """Which jobs a page shows, as the query of its URL: read, checked, and written again.
 
-All of it is in the URL, so a list can be kept, sent to somebody, and refreshed.
+The URL contains the whole filter, so a list can be bookmarked, shared and reloaded.
 """
 
 import datetime as dt
@@ -15,20 +15,20 @@ from gardener_api.store.queries.job_queries import JobOrder
 T = TypeVar("T")
 
 PAGE = 100
-"""Jobs on a page."""
+"""Number of jobs on a page."""
 MOST_PAGES = 10_000
-"""So that an offset is a number that every database takes."""
+"""Largest page number, so that every database accepts the offset."""
 SORTS = (JobOrder.RECENT, JobOrder.DATE, JobOrder.SOURCE, JobOrder.STATE)
-"""What a list can be sorted by; a minus before it turns it round."""
+"""Orders of a list; a leading minus reverses them."""
 
 
 class FilterError(ValueError):
-    """A query that cannot be used; the message names the parameter, the value and what to write."""
+    """A query is invalid; the message names the parameter, the value and what was expected."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class JobFilter:
-    """What is wanted of the list of jobs; ``""`` and ``None``: any."""
+    """Filter, order and page of the list of jobs; an empty field matches every job."""
 
     experiment: str = ""
     datatype: str = ""
@@ -42,13 +42,13 @@ class JobFilter:
 
     @classmethod
     def parse(cls, query: Mapping[str, str]) -> "JobFilter":
-        """The filter in the query of a URL; parameters that it does not know are left alone.
+        """Parse the query of a URL; unknown parameters are ignored.
 
         ``date`` stands for ``from`` and ``to`` of the same date; ``state`` may name several states,
-        with commas between them.
+        separated by commas.
 
         Raises:
-            FilterError: A value is none that the parameter can have.
+            FilterError: The value of a parameter is invalid.
         """
         given = {name: value.replace("\0", "").strip() for name, value in query.items()}
         day = _date(given, "date")
@@ -71,11 +71,10 @@ class JobFilter:
         )
 
     def query(self, **changed: object) -> str:
-        """The query of the URL of this list, without what is usual.
+        """Return the query of the URL of this list, without default values.
 
         Args:
-            **changed: Fields that are to be different. Whatever is changed besides the page, the
-                page is the first.
+            **changed: Fields to change. The page is reset to the first unless it is one of them.
         """
         wanted = replace(self, **{"page": 0} | changed)  # type: ignore[arg-type]  # names of fields, checked by replace
         values = {
@@ -92,12 +91,12 @@ class JobFilter:
 
     @property
     def sort(self) -> str:
-        """The order, as it stands in a URL."""
+        """The order as a parameter of the URL."""
         return f"-{self.order}" if self.reverse else str(self.order)
 
     @property
     def narrowed(self) -> bool:
-        """Whether it leaves any job out."""
+        """Whether any filter is set."""
         return bool(replace(self, order=JobOrder.RECENT, reverse=False, page=0).query())
 
 

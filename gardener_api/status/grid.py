@@ -18,11 +18,11 @@ SIGNS = {
     JobState.FAILED: "✗",
     JobState.WITHDRAWN: "–",
 }
-"""Of the grid's cells: colour alone is not readable for everybody."""
+"""The signs in the grid's cells: colour alone is not accessible to everybody."""
 
 
 def grid_rows(config: GardenerConfig, snapshot: Snapshot) -> list[tuple[Any, dict[dt.date, Any]]]:
-    """Each source, with the newest job of each of its dates."""
+    """Return each source with the newest job of each of its dates."""
     jobs: dict[str, dict[dt.date, Any]] = {source.name: {} for source in config.sources}
     for job in snapshot.recent:
         if job.source in jobs:
@@ -31,7 +31,7 @@ def grid_rows(config: GardenerConfig, snapshot: Snapshot) -> list[tuple[Any, dic
 
 
 def failed_checks(snapshot: Snapshot) -> dict[tuple[str, dt.date], tuple[str, str]]:
-    """Of each source and date with such a check: the worst severity, and the checks' names."""
+    """Return the worst severity and the names of the failed checks, by source and date."""
     found: dict[tuple[str, dt.date], list[FailedCheck]] = {}
     for check in snapshot.failed_checks:
         found.setdefault((check.source, check.date), []).append(check)
@@ -45,7 +45,7 @@ def failed_checks(snapshot: Snapshot) -> dict[tuple[str, dt.date], tuple[str, st
 
 
 def legend() -> list[tuple[str, str, JobState]]:
-    """Signs, what they mean, and a state whose colour they have."""
+    """Return each sign, its meaning, and a state that has its colour."""
     named: dict[str, tuple[str, JobState]] = {}
     for state, sign in SIGNS.items():
         named.setdefault(sign, ("its tables are made" if state in TABLE_STATES else state, state))
@@ -53,5 +53,5 @@ def legend() -> list[tuple[str, str, JobState]]:
 
 
 def months(dates: list[dt.date]) -> list[tuple[str, int]]:
-    """Each month of these dates, and how many of them it has."""
+    """Return each month of these dates, with its number of dates."""
     return [(month, len(list(some))) for month, some in groupby(dates, lambda d: f"{d:%Y-%m}")]

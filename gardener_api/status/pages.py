@@ -1,7 +1,7 @@
 """The status port: pages for people, and the same as JSON.
 
-It reads the store and the configuration, and shows nothing else; nothing can be changed here. What
-is wrong is decided in ``problems``, what a list shows is read by ``filters``.
+The pages show the store and the configuration, and change nothing. ``problems`` finds what is
+wrong; ``filters`` parses the filter of a list.
 """
 
 import datetime as dt
@@ -40,9 +40,9 @@ log = logging.getLogger(__name__)
 
 REFRESH_SECONDS = 15
 LIST_REFRESH_SECONDS = 60
-"""Of the list: a refresh takes away what somebody types into its form."""
+"""Of the list of jobs; it is longer because a refresh clears what is typed into the form."""
 VERSIONS = 5
-"""How many versions of each table's partition a job's page shows."""
+"""Number of versions of each table's partition that a job's page shows."""
 _API = "/api/"
 _HEADERS = {
     "Cache-Control": "no-store",
@@ -59,13 +59,13 @@ def create_status_app(
     clock: Callable[[], dt.datetime],
     links: Links | None = None,
 ) -> Starlette:
-    """The application of the status port.
+    """Create the application of the status port.
 
     Args:
-        config: The gardener's.
-        store: The jobs.
-        clock: The time, aware and UTC.
-        links: To Dagster and BigQuery; left out: none.
+        config: The configuration.
+        store: The job store.
+        clock: Returns the time, aware and UTC.
+        links: Makes the links to Dagster and BigQuery; ``None``: no links.
     """
     pages = _Pages(config, store, clock, links or Links())
     return Starlette(
@@ -91,7 +91,7 @@ def create_status_app(
 
 
 class _Pages:
-    """The pages. Plain functions: Starlette runs them in threads, where they may wait."""
+    """The handlers of the pages. They are not async: Starlette runs them in threads."""
 
     def __init__(
         self,
@@ -125,7 +125,7 @@ class _Pages:
         }
 
     def overview(self, _: Request) -> Response:
-        """What is wrong, and where the jobs are."""
+        """Show the problems, and the jobs by state and date."""
         now = self._clock()
         counts = self._store.counts()
         snapshot = self._store.overview.snapshot(counts, now=now)
@@ -147,7 +147,7 @@ class _Pages:
         )
 
     def jobs(self, request: Request) -> Response:
-        """The list of jobs."""
+        """Show the list of jobs."""
         wanted = JobFilter.parse(request.query_params)
         jobs, more = self._found(wanted)
         return self._render(
@@ -167,7 +167,7 @@ class _Pages:
         )
 
     def job(self, request: Request) -> Response:
-        """One job, with everything that happened to it."""
+        """Show a job with its history."""
         job = self._job(request)
         events = self._store.events(job.number)
         now = self._clock()
@@ -188,11 +188,11 @@ class _Pages:
         )
 
     def sources(self, _: Request) -> Response:
-        """The configuration."""
+        """Show the configuration."""
         return self._render("sources.html", now=self._clock(), config=self._config)
 
     def history(self, request: Request) -> Response:
-        """The rows of a source by day, over a year."""
+        """Show the number of rows of a source by day, over a year."""
         name = "{experiment}/{datatype}".format_map(request.path_params)
         try:
             source = self._config.source(name)
@@ -212,7 +212,7 @@ class _Pages:
         return self._render("history.html", now=now, source=source, plot=plot)
 
     def jobs_json(self, request: Request) -> Response:
-        """The list of jobs, as ``/jobs`` filters, sorts and pages it."""
+        """Return the list of jobs, with the filters, orders and pages of ``/jobs``."""
         wanted = JobFilter.parse(request.query_params)
         jobs, more = self._found(wanted)
         following = f"{_API}jobs?{wanted.query(page=wanted.page + 1)}" if more else None
@@ -225,7 +225,7 @@ class _Pages:
         return _json({"jobs": values, "next": following})
 
     def job_json(self, request: Request) -> Response:
-        """One job, with its history."""
+        """Return a job with its history."""
         job = self._job(request)
         return _json(
             _job_values(job)
@@ -240,23 +240,23 @@ class _Pages:
         )
 
     def held_json(self, _: Request) -> Response:
-        """The partitions that wait for a decision, or for a run that carries it out."""
+        """Return the partitions that wait for a decision, or for the run that carries it out."""
         held = self._store.held
         return _json({"held": [_held_values(h) for h in [*held.waiting(), *held.decided()]]})
 
-    # -- what else can come of a request
+    # -- error responses
 
     def refused(self, request: Request, error: Exception) -> Response:
-        """There is no such page, or no such job."""
-        assert isinstance(error, HTTPException)  # noqa: S101 - what it is registered for
+        """Respond to an HTTP error, such as an unknown page or job."""
+        assert isinstance(error, HTTPException)  # noqa: S101 - registered for this type
         return self._message(request, error.status_code, error.detail, error.headers)
 
     def bad_filter(self, request: Request, error: Exception) -> Response:
-        """The query asks for what there is not."""
+        """Respond to an invalid query."""
         return self._message(request, 400, str(error))
 
     def no_store(self, request: Request, error: Exception) -> Response:
-        """The store does not answer. What it said may hold its address: it is for the log alone."""
+        """Respond to a store error. It may contain the store's address, so it is only logged."""
         log.error("%s: the store failed", request.url.path, exc_info=error)
         return self._message(
             request,
@@ -286,10 +286,10 @@ class _Pages:
         page.headers.update(headers or {})
         return page
 
-    # -- how
+    # -- helpers
 
     def _found(self, wanted: JobFilter) -> tuple[list[Job], bool]:
-        """A page of jobs, and whether there is another one: nothing is counted for it."""
+        """Return a page of jobs and, without counting all jobs, whether there is another."""
         jobs = self._store.jobs(
             experiment=wanted.experiment or None,
             datatype=wanted.datatype or None,
@@ -305,7 +305,7 @@ class _Pages:
         return jobs[:PAGE], len(jobs) > PAGE
 
     def _changes(self, job: Job) -> list[PartitionChange]:
-        """What the newest versions of the published tables of a job's date changed."""
+        """Return the changes of the newest versions of the job's partition in published tables."""
         datasets = [dataset for dataset in (job.raw, job.join) if dataset]
         tables = [f"{dataset}.{job.key.datatype}" for dataset in datasets]
         changes = self._store.changes
@@ -324,14 +324,14 @@ class _Pages:
 
 
 def _ascending(order: JobOrder, reverse: bool) -> bool:
-    """Whether what a list is sorted by grows from its top to its end."""
+    """Whether the values of the sorted column ascend from the first row to the last."""
     return reverse is (order in (JobOrder.RECENT, JobOrder.DATE))
 
 
 def _with_durations(
     events: list[Event], job: Job, now: dt.datetime
 ) -> list[tuple[Event, dt.timedelta | None]]:
-    """Events with how long the job stayed there; ``None``: it came there to stay."""
+    """Return each event with the time until the next; ``None`` for the event that ended the job."""
     ends = [event.at for event in events[1:]]
     if events and job.state not in ENDED:
         ends.append(now)

@@ -9,13 +9,13 @@ from gardener_api.jobs.job import JobState
 from gardener_api.jobs.snapshot import JobFact, Snapshot
 
 UNTAKEN = dt.timedelta(minutes=30)
-"""That the tables of a parsed date, or a queued job, may wait to be begun."""
+"""How long a queued job, or the tables of a parsed date, may wait to be started."""
 SHOWN = 8
-"""Jobs that a problem links to, at most."""
+"""Maximum number of jobs that a problem links to."""
 NAMED = 5
-"""Sources or states that a title names, at most."""
+"""Maximum number of sources or states in a title."""
 LINES = 6
-"""Of what a problem tells, at most."""
+"""Maximum number of lines in the text of a problem."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,20 +32,20 @@ class Problem:
 
     title: str
     todo: str
-    about: str = ""  # the error, or which dates
+    about: str = ""  # the error, or the dates
     jobs: tuple[JobLink, ...] = ()
-    count: int = 0  # of the jobs that it is about, linked or not
-    query: Mapping[str, str] | None = None  # of the list that shows them
-    grave: bool = True  # else it may end well without help
+    count: int = 0  # number of its jobs, linked or not
+    query: Mapping[str, str] | None = None  # URL query of the list that shows them
+    grave: bool = True  # False: it may resolve without help
 
 
 def at_least(jobs: Sequence[JobFact], snapshot: Snapshot) -> str:
-    """What stands before a number of jobs out of a list, which may have been cut."""
+    """Return ``"At least "`` for a list of jobs that may be truncated, else ``""``."""
     return "At least " if len(jobs) >= snapshot.most else ""
 
 
 def counted(names: Counter[str] | Counter[JobState]) -> str:
-    """Names, the most frequent first, each with its number where there are several."""
+    """Join names, the most frequent first, with their counts if there are several."""
     if len(names) == 1:
         return next(iter(names))
     named = [f"{name} {n}" for name, n in names.most_common(NAMED)]
@@ -54,13 +54,13 @@ def counted(names: Counter[str] | Counter[JobState]) -> str:
 
 
 def lines(texts: Iterable[str]) -> str:
-    """The first lines of a problem's text, and how many more there are."""
+    """Join the first ``LINES`` texts, and say how many more there are."""
     listed = list(texts)
     more = len(listed) - LINES
     return "\n".join(listed[:LINES] + ([f"and {more} more: see the grid"] if more > 0 else []))
 
 
 def links(jobs: Iterable[JobFact]) -> tuple[JobLink, ...]:
-    """Links to the jobs, those of the newest dates."""
+    """Return links to the jobs with the newest dates, at most ``SHOWN``."""
     newest = sorted(jobs, key=lambda job: (job.date, job.source), reverse=True)[:SHOWN]
     return tuple(JobLink(number=j.number, label=f"{j.source} {j.date}") for j in newest)

@@ -1,7 +1,7 @@
 """What is wrong now, and what to do about it: a snapshot in, problems out.
 
-Pure: no store, no clock, no HTML. The snapshot is defined in ``jobs.snapshot``, how a problem looks
-in the templates. What is wrong with the tables is in ``table_problems``.
+Pure: no store, no clock, no HTML. ``jobs.snapshot`` defines the snapshot; templates render the
+problems. ``table_problems`` finds the problems of tables.
 """
 
 import datetime as dt
@@ -26,22 +26,22 @@ from gardener_api.status.problem import (
 from gardener_api.status.table_problems import check_problems, table_problems
 
 SLOW_QUEUE = dt.timedelta(days=1)
-"""That a date of the last days may wait for a parser."""
+"""How long a job of the grid's dates may wait for a parser."""
 QUIET = dt.timedelta(minutes=30)
-"""That a parser may say nothing about a job it holds; at most half of the lease."""
+"""How long a parser that holds a job may be silent; at most half of the lease."""
 LEASE_GRACE = dt.timedelta(minutes=2)
-"""That a lease may be over before somebody notices; the sidecar looks at least every 30 s."""
-_ADVICE = " What to do: "  # what the tables' errors end with
-_LEASE_ENDED = "lease ended"  # what the errors of `calls.expire_lease` begin with
-_LONGEST_TEXT = 60  # that is searched for
+"""How long an ended lease may go unnoticed; the sidecar checks at least every 30 s."""
+_ADVICE = " What to do: "  # separates an error of the tables from its advice
+_LEASE_ENDED = "lease ended"  # prefix of the errors of `parser_calls.expire_lease`
+_LONGEST_TEXT = 60  # maximum characters of a text search
 
 
 def find_problems(config: GardenerConfig, snapshot: Snapshot, *, now: dt.datetime) -> list[Problem]:
-    """Everything that is wrong, what stops the most first.
+    """Return all problems, those that block the most work first.
 
     Args:
-        config: The gardener's.
-        snapshot: The jobs as they are.
+        config: The configuration.
+        snapshot: The current state of the jobs.
         now: The time.
     """
     return [
@@ -59,7 +59,7 @@ def find_problems(config: GardenerConfig, snapshot: Snapshot, *, now: dt.datetim
 
 
 def what_to_do(error: str, *, failed_in: JobState | None, source: str) -> str:
-    """What to do about a failed job: what its error says, else what its state tells."""
+    """Return what to do about a failed job: the advice in its error, else that for its state."""
     _, _, advice = error.partition(_ADVICE)
     if advice:
         return advice[:1].upper() + advice[1:]
@@ -76,7 +76,7 @@ def what_to_do(error: str, *, failed_in: JobState | None, source: str) -> str:
 
 def _nobody_asks(snapshot: Snapshot, now: dt.datetime) -> Iterator[Problem]:
     head = snapshot.head
-    # With a job in the queue, every call of `next` hands one out: so hand-outs show who asks.
+    # While jobs are queued, every call of `next` hands one out: no handout means no calls.
     if head is None or now - max(head.entered, snapshot.handed_out or head.entered) < UNTAKEN:
         return
     last = f"{snapshot.handed_out:%Y-%m-%d %H:%M} UTC" if snapshot.handed_out else "never"
@@ -134,7 +134,7 @@ def _past_lease(snapshot: Snapshot, now: dt.datetime) -> Iterator[Problem]:
 def _quiet_parsers(
     config: GardenerConfig, snapshot: Snapshot, now: dt.datetime
 ) -> Iterator[Problem]:
-    # By job, not by parser: many share an address, and one that lost a job takes the next.
+    # By job, not by parser: parsers share addresses, and one that lost a job takes another.
     limit = min(QUIET, config.tracker.timeout / 2)
     quiet: defaultdict[JobState, list[JobFact]] = defaultdict(list)
     for job in snapshot.in_hand:
@@ -187,7 +187,7 @@ def _missing(config: GardenerConfig, snapshot: Snapshot, now: dt.datetime) -> It
 
 
 def _without_archives(config: GardenerConfig, snapshot: Snapshot) -> Iterator[Problem]:
-    # Some sources rest for months: a day is odd where other days of the source have archives.
+    # Some sources have no archives for months: their days are not reported.
     resting = {s.name for s in config.sources} - {
         job.source for job in snapshot.recent if job.archives
     }
@@ -290,13 +290,13 @@ def _damaged(snapshot: Snapshot) -> Iterator[Problem]:
 
 
 def shape(error: str) -> str:
-    """What errors of one kind have in common: no names in quotes, no URLs, no numbers."""
+    """Replace quoted names, URLs and numbers in an error, to group errors of one kind."""
     text = error.partition(_ADVICE)[0].partition(" BigQuery job ")[0]
     text = re.sub(r"'[^']*'|\"[^\"]*\"|`[^`]*`|\b\w+://\S+", "…", text)
     return re.sub(r"[\w.$:-]*\d[\w.$:-]*", "#", text)[:200]
 
 
 def _searched(error: str) -> str:
-    """The beginning that errors of one kind share, where it is long enough to find them by."""
+    """Return the prefix that errors of one kind share; ``""`` if it is too short to search for."""
     text = re.split(r"['\"`\d]|\w+://", error, maxsplit=1)[0][:_LONGEST_TEXT].rstrip()
     return text if len(text) >= len(_LEASE_ENDED) else ""

@@ -20,17 +20,17 @@ from gardener_api.status.problem import (
 )
 
 TABLE_STAGE = dt.timedelta(hours=1)
-"""That a stage of the tables may take."""
+"""Maximum duration of a table stage, such as ``loading``."""
 
 
 def table_problems(
     config: GardenerConfig, snapshot: Snapshot, *, now: dt.datetime
 ) -> Iterator[Problem]:
-    """Jobs whose tables are not begun, will never be, or take too long.
+    """Find jobs whose tables are not started, will never be, or take too long.
 
     Args:
-        config: The gardener's.
-        snapshot: The jobs as they are.
+        config: The configuration.
+        snapshot: The current state of the jobs.
         now: The time.
     """
     sources = {source.name for source in config.sources}
@@ -46,7 +46,7 @@ def table_problems(
 
 
 def check_problems(snapshot: Snapshot) -> Iterator[Problem]:
-    """Checks that have not passed on dates of the grid."""
+    """Find checks that have not passed on dates of the grid."""
     groups: defaultdict[tuple[str, str], list[FailedCheck]] = defaultdict(list)
     for check in snapshot.failed_checks:
         groups[check.severity, check.name].append(check)

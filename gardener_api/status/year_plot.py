@@ -9,7 +9,7 @@ from gardener_api.jobs.job import OPEN, JobState
 
 DAYS = 366
 STEP = 3
-"""Units from one day to the next."""
+"""Width of a day, in units."""
 HEIGHT = 120
 _ONE_DAY = dt.timedelta(days=1)
 
@@ -20,10 +20,10 @@ class Day:
 
     Attributes:
         date: The day.
-        x: Of its left edge.
-        height: Of its bar; 0: it has none.
-        mark: ``held``, ``failed``, ``missing``, ``pending`` or nothing.
-        title: What a pointer on it shows.
+        x: The position of its left edge, in units.
+        height: The height of its bar, in units; 0: no bar.
+        mark: ``held``, ``failed``, ``missing``, ``pending`` or ``""``.
+        title: The text of its tooltip.
     """
 
     date: dt.date
@@ -39,8 +39,8 @@ class YearPlot:
 
     Attributes:
         days: From left to right.
-        months: The name of each month, and where it begins.
-        most: The rows of the highest bar.
+        months: The name of each month, and the position of its left edge.
+        most: The number of rows of the highest bar.
     """
 
     days: tuple[Day, ...]
@@ -66,14 +66,14 @@ def year_plot(
 ) -> YearPlot:
     """Plot the rows of each day of the year that ends with ``last``.
 
-    A day without rows and without a job is missing if an earlier day of the year has rows: before
-    its first rows, a source may not have begun.
+    A day without rows and without a job is missing if an earlier day of the year has rows: the
+    source may not have existed before its first rows.
 
     Args:
-        rows: Of each day whose partition was written.
-        states: Of the newest job of each day that has one.
-        held: Days with a partition that waits for a decision.
-        last: The last day, which should be there by now.
+        rows: The number of rows of each day whose partition was written.
+        states: The state of the newest job of each day that has a job.
+        held: The days with a partition that waits for a decision.
+        last: The last day, which should have rows by now.
     """
     dates = [last - back * _ONE_DAY for back in range(DAYS - 1, -1, -1)]
     begun = min((date for date in dates if date in rows), default=None)

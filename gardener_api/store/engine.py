@@ -23,38 +23,38 @@ from gardener_api.store.schema import StoreError
 
 log = logging.getLogger(__name__)
 
-_BUSY_SECONDS = 20  # that a writer waits for others; parsers wait for a minute
-# Between two looks at the lock. SQLite's own pauses grow to 100 ms: a writer that had waited for a
-# busy one came last again and again, 27 ms a call where these take 2 ms.
+_BUSY_SECONDS = 20  # maximum wait of a writer for the lock; parsers wait a minute for an answer
+# Between two tries to get the lock. SQLite's own pauses grow to 100 ms, so that newer writers
+# overtake one that has waited long: calls then take 27 ms instead of 2 ms.
 _PAUSE_SECONDS = 0.001
-# Pages of the write-ahead log, 40 MB, before a commit takes them into the database, which is 10 ms
-# more for the calls that wait for it. By default it is every 1,000: of a burst, one commit in 30.
+# Pages of the write-ahead log (40 MB) between two checkpoints. A checkpoint adds 10 ms to a commit;
+# with SQLite's default, 1,000 pages, one commit in 30 of a burst makes one.
 _CHECKPOINT_PAGES = 10_000
 _WRITES = "gardener_writes"
 SCHEMA = "gardener_store"
-"""Where the tables are on PostgreSQL, so that Dagster's storage can be in the same database.
+"""Schema of the tables on PostgreSQL, so that Dagster's storage can be in the same database.
 
-Not ``gardener``: a role of that name finds a schema of its own name before ``public``, and Dagster,
-connected as that role, would put its tables among the store's.
+Not ``gardener``: PostgreSQL uses a schema with the name of the connected role before ``public``, so
+Dagster, connected as ``gardener``, would create its tables among the store's.
 """
-_CONNECT_PAUSES = (0.2, 5.0)  # seconds between two tries to connect: the first, and the longest
+_CONNECT_PAUSES = (0.2, 5.0)  # seconds between two tries to connect: at first, and at most
 
 
 def default_store_url(home: str | Path) -> str:
-    """The URL of the SQLite store in a folder, whatever characters its path has.
+    """Return the URL of the SQLite store in a folder; its path may have any characters.
 
     Args:
-        home: The folder, usually Dagster's home; ``~`` stands for the user's, as Dagster reads it.
+        home: The folder, usually Dagster's home; ``~`` is expanded, as Dagster does.
     """
     file = Path(home).expanduser().absolute() / "gardener.db"
     return URL.create("sqlite", database=str(file)).render_as_string(hide_password=False)
 
 
 def store_file(url: str) -> Path | None:
-    """The file of a store in SQLite; ``None`` for a store in another database.
+    """Return the file of a store in SQLite; ``None`` for a store in another database.
 
     Raises:
-        StoreError: The URL is no database's URL.
+        StoreError: The URL is not a database URL.
     """
     parsed = _parse(url)
     if parsed.get_backend_name() != "sqlite" or not parsed.database:
@@ -63,28 +63,28 @@ def store_file(url: str) -> Path | None:
 
 
 def open_engine(url: str, *, connect_timeout: float = 0.0) -> Engine:
-    """An engine for a store's URL. Nothing is connected yet.
+    """Create the engine for a store's URL, without connecting.
 
-    A transaction of this engine reads; ``writing(engine)`` gives one whose transactions write.
+    Its transactions are for reads; those of ``writing(engine)`` are for writes.
 
     Args:
         url: ``sqlite:///path`` or ``postgresql://...`` (psycopg 3 is the driver).
-        connect_timeout: Seconds that a transaction may wait for PostgreSQL to take connections: it
-            takes none while it is restarted. After that the transaction fails with ``StoreError``.
+        connect_timeout: Seconds that a transaction may wait for PostgreSQL to accept connections,
+            for example while it restarts. After that the transaction fails with ``StoreError``.
             0: it fails at once, with SQLAlchemy's ``OperationalError``.
 
     Raises:
-        StoreError: The URL is no URL of a database that can hold a store.
+        StoreError: The URL is not that of a database that can hold a store.
     """
     parsed = _parse(url)
     match parsed.get_backend_name():
         case "sqlite":
             return _sqlite(parsed)
         case "postgresql":
-            # A connection that the server closed while it was idle must not cost a parser its call.
+            # Replace connections that the server closed while idle, so that no call fails.
             driver = parsed.set(drivername="postgresql+psycopg")
             engine = create_engine(driver, pool_pre_ping=True)
-            # First of all listeners: SQLAlchemy's own asks for the schema that is in use.
+            # Insert before SQLAlchemy's own listener, which reads the current schema.
             event.listen(engine, "connect", _use_schema, insert=True)
             if connect_timeout:
                 event.listen(engine, "do_connect", _reconnecting(parsed, connect_timeout))
@@ -101,7 +101,7 @@ def _parse(url: str) -> URL:
 
 
 def writing(engine: Engine) -> Engine:
-    """The same engine, whose transactions take SQLite's write lock when they begin."""
+    """Return the engine with transactions that take SQLite's write lock when they begin."""
     return engine.execution_options(**{_WRITES: True})
 
 
@@ -113,14 +113,14 @@ def upsert(
     only: ColumnElement[bool] | None = None,
     **computed: ColumnElement[Any],
 ) -> Insert:
-    """An insert that changes the row instead where its primary key is there already.
+    """Build an ``INSERT`` that updates the row instead if its primary key exists.
 
     Args:
-        engine: Of the database; SQLAlchemy spells it per database, in the same way.
+        engine: Of the database; SQLAlchemy has an insert class per database.
         table: The table.
-        changed: Columns that get the values of the insert.
-        only: Only a row of which this is true is changed.
-        **computed: Columns that get something else.
+        changed: Columns that are updated to the values of the insert.
+        only: Update only rows for which this is true.
+        **computed: Columns that are updated to other expressions.
     """
     # The two classes have one interface, but no common type.
     statement: Any = (sqlite if engine.dialect.name == "sqlite" else postgresql).insert(table)
@@ -190,7 +190,7 @@ def _set_up(connection: sqlite3.Connection, _: ConnectionPoolEntry) -> None:
         f"wal_autocheckpoint = {_CHECKPOINT_PAGES}",
     ):
         connection.execute(f"PRAGMA {pragma}").close()
-    # SQLite does not wait here: processes that open a new database together fail at once.
+    # SQLite's timeout does not apply here: concurrent opens of a new database fail at once.
     _until_free(connection, "PRAGMA journal_mode = WAL")
 
 
@@ -198,22 +198,22 @@ def _begin(connection: Connection) -> None:
     if not connection.get_execution_options().get(_WRITES):
         connection.exec_driver_sql("BEGIN")
         return
-    # A transaction that reads first and then writes fails at once where another one wrote in
-    # between; IMMEDIATE waits for the lock instead.
+    # A transaction that reads and then writes fails at once if another one wrote in between;
+    # IMMEDIATE waits for the lock instead.
     raw: Any = connection.connection.dbapi_connection
     raw.execute("PRAGMA busy_timeout = 0").close()
     with contextlib.suppress(sqlite3.OperationalError):
         _until_free(raw, "BEGIN IMMEDIATE")
     raw.execute(f"PRAGMA busy_timeout = {_BUSY_SECONDS * 1000}").close()
     if not raw.in_transaction:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")  # once more, to fail as SQLAlchemy fails
+        connection.exec_driver_sql("BEGIN IMMEDIATE")  # retry, to raise SQLAlchemy's exception
 
 
 def _until_free(connection: sqlite3.Connection, statement: str) -> None:
-    """Execute a statement as soon as the database is not busy, for ``_BUSY_SECONDS`` at most.
+    """Execute a statement; retry while the database is busy, for ``_BUSY_SECONDS`` at most.
 
     Raises:
-        sqlite3.OperationalError: It was busy all the time, or failed for another reason.
+        sqlite3.OperationalError: The database stayed busy, or the statement failed otherwise.
     """
     deadline = time.monotonic() + _BUSY_SECONDS
     while not _executed(connection, statement):

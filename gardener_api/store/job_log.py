@@ -1,6 +1,6 @@
 """Log what happens to jobs: a line for each event, and for each refused call.
 
-Written after the commit by whoever made it, so that what was logged has happened.
+Callers log after their commit, so that every logged change is committed.
 """
 
 import logging
@@ -16,7 +16,7 @@ _WORDS = {
     PARSE_ERROR: "attempt failed",
     LEASE_EXPIRED: "lease expired",
 }
-"""Where the name of the state does not say what happened."""
+"""Messages for the states and events whose names do not say what happened."""
 _LEVELS = {
     PARSE_ERROR: logging.WARNING,
     LEASE_EXPIRED: logging.WARNING,
@@ -25,7 +25,7 @@ _LEVELS = {
 
 
 def tell(changes: Iterable[Change]) -> None:
-    """Log what happened to jobs."""
+    """Log the events of changes."""
     for change in changes:
         for event in change.events:
             level = _LEVELS.get(event.state, logging.INFO)

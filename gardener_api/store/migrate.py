@@ -1,9 +1,9 @@
 """Bringing a store to the version that this gardener reads and writes.
 
-The steps are in ``migrations``, run by alembic. Here: which version a database has, whether it is
-a store at all, and taking over stores that were made before alembic did it. Those count their
-versions in a table ``gardener_version``; on PostgreSQL they are in the schema of the connection,
-usually ``public``, from where their tables are moved to ``SCHEMA``.
+Alembic runs the steps in ``migrations``. This module reads the version of a database, refuses a
+database that is not a store, and converts stores from before alembic. Those have their version in
+a table ``gardener_version``; on PostgreSQL their tables are moved from the connection's default
+schema, usually ``public``, to ``SCHEMA``.
 """
 
 from collections.abc import Collection, Sequence
@@ -16,11 +16,11 @@ from gardener_api.formatting import one_line
 from gardener_api.store.engine import SCHEMA
 from gardener_api.store.schema import NEWEST, StoreError, version
 
-_LOCK = 7_034_186_292_514_233  # of PostgreSQL; any number that no other user of the database takes
+_LOCK = 7_034_186_292_514_233  # key of a PostgreSQL advisory lock; arbitrary, used by nobody else
 _SCRIPTS = "gardener_api.store:migrations"
 _OLD_VERSION = "gardener_version"
 _OLD_NEWEST = 5
-# In a store that was taken over, so that an older gardener refuses it instead of starting anew.
+# Marks a converted store, so that an older gardener refuses it instead of making a new one.
 _TAKEN_OVER = 6
 _OLD_TABLES = {
     "jobs": "wire_id",
@@ -30,19 +30,18 @@ _OLD_TABLES = {
     "operations": "bq_job_ids",
     "holds": "since",
 }
-"""The tables of the versions 1 to 5, each with a column that tells it from one of that name."""
+"""The tables of versions 1 to 5, each with a column that other tables of its name do not have."""
 
 
 def prepare(engine: Engine, *, may_migrate: bool = True) -> None:
-    """Bring a store to the newest version, if it is not there already.
+    """Migrate a store to the newest version, or create it, if needed.
 
     Args:
-        engine: Whose transactions can write.
-        may_migrate: Whether an older store is migrated and a missing one made; else it is refused.
+        engine: An engine made by ``writing``.
+        may_migrate: Whether to migrate an older store or create a missing one; else it is refused.
 
     Raises:
-        StoreError: See ``migrate``; or the store is not of the newest version, and may not be
-            migrated.
+        StoreError: See ``migrate``; or the store is older or missing, and ``may_migrate`` is false.
     """
     try:
         with engine.begin() as connection:
@@ -63,15 +62,15 @@ def prepare(engine: Engine, *, may_migrate: bool = True) -> None:
 
 
 def migrate(engine: Engine) -> str | None:
-    """Make the tables in an empty database, or bring an older store to the newest version.
+    """Create the tables in an empty database, or migrate an older store to the newest version.
 
-    One transaction: a failure changes nothing. Processes that start together do it one by one.
+    It is one transaction: a failure changes nothing. Concurrent processes take turns.
 
     Args:
-        engine: Whose transactions can write.
+        engine: An engine made by ``writing``.
 
     Returns:
-        The version that the store had; ``None`` if there was none.
+        The version that the store had; ``None`` if there was no store.
 
     Raises:
         StoreError: The database cannot be read, holds something else, or was written by a newer
@@ -79,7 +78,7 @@ def migrate(engine: Engine) -> str | None:
     """
     try:
         with engine.begin() as connection:
-            # SQLite's write lock, which the transaction has, orders several processes.
+            # On SQLite, the transaction's write lock serializes concurrent processes.
             if connection.dialect.name == "postgresql":
                 connection.execute(select(func.pg_advisory_xact_lock(_LOCK)))
             return _migrate(connection, engine.url.render_as_string(hide_password=True))
@@ -96,7 +95,7 @@ def _unusable(engine: Engine, error: SQLAlchemyError) -> StoreError:
 
 
 def _version(connection: Connection) -> str | None:
-    """The revision that alembic noted; ``None`` where it never noted one."""
+    """Return alembic's revision; ``None`` without its table, "" unless that has one row."""
     if not inspect(connection).has_table(version.name):
         return None
     found = connection.execute(select(version.c.version_num)).scalars().all()
@@ -104,7 +103,7 @@ def _version(connection: Connection) -> str | None:
 
 
 def _migrate(connection: Connection, where: str) -> str | None:
-    # Loading alembic takes 0.2 s, and nearly every start finds the newest version.
+    # Imported here, since it takes 0.2 s and most starts need no migration.
     from alembic import command
     from alembic.config import Config
     from alembic.script import ScriptDirectory
@@ -153,14 +152,14 @@ def _refuse_other_tables(connection: Connection, where: str) -> None:
 
 
 def _take_over(connection: Connection, where: str) -> bool:
-    """Make a store of the versions 1 to 5 one that alembic can migrate.
+    """Convert a store of versions 1 to 5 to one that alembic can migrate.
 
     Returns:
         Whether there was such a store.
     """
     on_postgresql = connection.dialect.name == "postgresql"
     if on_postgresql:
-        # As it is for a connection that nobody has changed: older gardeners used the default.
+        # Older gardeners used the default search path of the connection.
         connection.execute(text("SET LOCAL search_path TO DEFAULT"))
     old = _old_store(connection, where)
     if old:
@@ -173,7 +172,7 @@ def _take_over(connection: Connection, where: str) -> bool:
 
 
 def _old_store(connection: Connection, where: str) -> Sequence[str]:
-    """The tables of a store of the versions 1 to 5; none where there is no such store."""
+    """Return the tables of a store of versions 1 to 5; none if there is no such store."""
     inspector = inspect(connection)
     if not inspector.has_table(_OLD_VERSION):
         return ()
@@ -181,7 +180,7 @@ def _old_store(connection: Connection, where: str) -> Sequence[str]:
     if len(found) != 1:
         raise StoreError(f"{where}: {_OLD_VERSION} has {len(found)} rows: expected one")
     if found[0] == _TAKEN_OVER and connection.dialect.name == "postgresql":
-        return ()  # its tables went to the schema, which somebody has removed
+        return ()  # its tables were moved to the schema, which somebody has dropped
     if found[0] > _OLD_NEWEST:
         raise StoreError(
             f"{where} is a store of version {found[0]}: expected at most {_OLD_NEWEST};"

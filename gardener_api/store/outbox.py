@@ -1,6 +1,6 @@
 """Observations that Dagster does not have yet: written with the change, removed when delivered.
 
-Who delivers them is ``reporter``'s.
+``reporter`` delivers them.
 """
 
 import datetime as dt
@@ -30,10 +30,10 @@ class Waiting:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Backlog:
-    """How much is in the outbox."""
+    """The size and the age of the outbox."""
 
     count: int
-    oldest: dt.datetime | None  # when that happened which waits longest; None: nothing waits
+    oldest: dt.datetime | None  # time of the oldest observation; None: the outbox is empty
 
 
 class Outbox:
@@ -44,7 +44,7 @@ class Outbox:
         self._writer = writing(engine)
 
     def add(self, connection: Connection, observations: Sequence[Observation]) -> None:
-        """Put observations in, in the transaction of the change that they are of."""
+        """Add observations, in the transaction of the change that they describe."""
         if observations:
             rows = [
                 {
@@ -58,10 +58,10 @@ class Outbox:
             connection.execute(insert(schema.outbox), rows)
 
     def first(self, limit: int) -> list[Waiting]:
-        """The observations that come next, at most so many.
+        """Return the next observations to deliver, at most ``limit``.
 
-        Those of one job are in the order in which they happened: each was written while its
-        transaction had the job locked, so the numbers of two of them have the order of the commits.
+        Observations of one job are in the order of their commits: each was numbered while its
+        transaction held the lock of the job.
         """
         query = select(schema.outbox).order_by(_o.number).limit(limit)
         with self._engine.begin() as connection:
@@ -79,19 +79,19 @@ class Outbox:
             ]
 
     def remove(self, numbers: Collection[int]) -> None:
-        """Take out what was delivered."""
+        """Remove delivered observations."""
         with self._writer.begin() as connection:
             connection.execute(delete(schema.outbox).where(_o.number.in_(numbers)))
 
     def drop(self, *, before: dt.datetime, keep: int) -> int:
-        """Take out what has waited for too long, and the oldest where too many wait.
+        """Drop observations that are too old, and the oldest of too many.
 
         Args:
-            before: What happened before this time goes.
-            keep: Of the rest the newest so many stay.
+            before: Drop the observations from before this time.
+            keep: Keep at most this many, the newest.
 
         Returns:
-            How many went.
+            The number of dropped observations.
         """
         oldest_kept = (
             select(_o.number).order_by(_o.number.desc()).limit(1).offset(keep).scalar_subquery()
@@ -101,22 +101,22 @@ class Outbox:
             return connection.execute(surplus).rowcount
 
     def backlog(self) -> Backlog:
-        """How much waits."""
+        """Return the size and the age of the outbox."""
         query = select(func.count(), func.min(_o.at))
         with self._engine.begin() as connection:
             count, oldest = connection.execute(query).one()
         return Backlog(count=count, oldest=oldest)
 
     def lease(self, holder: str, *, until: dt.datetime, now: dt.datetime) -> bool:
-        """Become or stay the one process that delivers.
+        """Take or renew the lease of the one process that delivers.
 
         Args:
-            holder: Names the process.
+            holder: The name of the process.
             until: When the lease ends if it is not renewed.
             now: The time.
 
         Returns:
-            Whether it is this process; another one may have the lease.
+            Whether this process has the lease now.
         """
         take = upsert(
             self._writer,
@@ -130,6 +130,6 @@ class Outbox:
             return bool(connection.execute(held_by).scalar_one() == holder)
 
     def release(self, holder: str) -> None:
-        """Give the lease back, so that another process need not wait for its end."""
+        """Release the lease, so that another process need not wait until it expires."""
         with self._writer.begin() as connection:
             connection.execute(delete(schema.leases).where(_l.name == _LEASE, _l.holder == holder))

@@ -1,7 +1,7 @@
 """SQL statements on requests: insert, withdraw, and mark as reported.
 
-Each works in a transaction of the caller's. ``store`` decides when they are used; the queries that
-pages and runs make are in ``queries``.
+Each runs in the caller's transaction. ``store`` calls them; the queries of pages and runs are in
+``queries``.
 """
 
 import datetime as dt
@@ -33,7 +33,7 @@ _CONFIRM_REQUEST = (
 
 
 def insert_requests(engine: Engine) -> Insert:
-    """The statement that keeps requests; one that was made before is as new again."""
+    """Build the upsert of requests; a repeated request is reset to a new one."""
     changed = ["run_id", "backfill_id", "covers_tables", "asked", "reported"]
     return upsert(engine, schema.requests, [*changed, "withdrawn", "withdrawn_by"])
 
@@ -41,7 +41,7 @@ def insert_requests(engine: Engine) -> Insert:
 def request_rows(
     wanted: Sequence[JobRequest], jobs: Mapping[JobKey, Job], now: dt.datetime
 ) -> list[dict[str, Any]]:
-    """Return the rows in which these requests are kept."""
+    """Return the rows of these requests, to insert."""
     return [
         {
             "job": jobs[request.key].number,
@@ -61,7 +61,7 @@ def request_rows(
 def asked_before(
     connection: Connection, jobs: Collection[Job], requesters: set[str]
 ) -> set[tuple[int, str]]:
-    """Which of these requesters have asked for which of these jobs, by number."""
+    """Return (job number, requester) of the stored requests of these requesters for these jobs."""
     query = select(_r.job, _r.requester).where(
         _r.job.in_([job.number for job in jobs]), _r.requester.in_(requesters)
     )
@@ -69,7 +69,7 @@ def asked_before(
 
 
 def withdraw_requests(connection: Connection, run_id: str, by: str, now: dt.datetime) -> None:
-    """Take back the requests that a run made last; not those that another run has taken over."""
+    """Withdraw a run's requests, except those that another run has taken over."""
     connection.execute(
         update(schema.requests)
         .where(_r.run_id == run_id, _r.withdrawn.is_(None))
@@ -80,7 +80,7 @@ def withdraw_requests(connection: Connection, run_id: str, by: str, now: dt.date
 def withdraw_unwanted(
     connection: Connection, jobs: Sequence[Job], reason: str, now: dt.datetime
 ) -> list[Change]:
-    """Withdraw those of these queued jobs that nobody wants any more."""
+    """Return changes that withdraw those of these queued jobs that have no active request."""
     wanted: set[int] = set()
     for chunk in chunks([job.number for job in jobs]):
         query = select(_r.job).where(_r.job.in_(chunk), _r.withdrawn.is_(None)).distinct()
@@ -91,9 +91,9 @@ def withdraw_unwanted(
 def mark_reported(
     connection: Connection, numbers: Collection[int], run_id: str, now: dt.datetime
 ) -> None:
-    """Note that a run has reported how these jobs ended.
+    """Mark these jobs, and the run's requests for them, as reported.
 
-    Not the requests that another run has taken over meanwhile: that run still waits.
+    Requests that another run has taken over are not marked: that run still waits.
     """
     for chunk in chunks(sorted(numbers)):
         connection.execute(
@@ -107,7 +107,7 @@ def mark_reported(
 def confirm_reports(
     connection: Connection, reports: Collection[ParseReport], now: dt.datetime
 ) -> None:
-    """Note that these jobs were reported to Dagster, for the requests that they had then."""
+    """Mark jobs as reported to Dagster, with the requests that each report lists."""
     rows = [
         {"of": item.number, "who": requester, "asked_at": asked, "now": now}
         for item in reports
@@ -128,7 +128,7 @@ def _mark_jobs(connection: Connection, numbers: Collection[int], now: dt.datetim
 
 
 def without_repeats(wanted: Sequence[JobRequest]) -> Iterator[list[JobRequest]]:
-    """Parts of a list; no key stands twice in a part, since the second request sees the first."""
+    """Split requests into batches with distinct keys: a second request must see the first."""
     part: dict[JobKey, JobRequest] = {}
     for request in wanted:
         if request.key in part or len(part) == _ENQUEUED_AT_ONCE:

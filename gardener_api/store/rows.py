@@ -1,6 +1,6 @@
 """Convert jobs and their events to rows of the database, and back.
 
-Which rows are read is decided in ``queries``, why they change in ``store``.
+``queries`` selects the rows to read, ``store`` decides what changes.
 """
 
 import datetime as dt
@@ -26,7 +26,7 @@ from gardener_api.jobs.job import Change, Event, Job, JobKey, JobState, Priority
 from gardener_api.store import schema
 
 CHUNK = 500
-"""Values in one statement: databases have limits, and a short transaction lets others in."""
+"""Maximum number of values in a statement, for databases' limits and short transactions."""
 
 T = TypeVar("T")
 _c = schema.jobs.c
@@ -39,8 +39,8 @@ _READ = (
 _PLAIN = tuple(column.name for column in _READ[7:])
 _EVENT = tuple(field.name for field in fields(Event))
 
-# Each statement writes what can have changed and no more: a column that is written costs its index
-# an entry, whatever the value. A day's files are a burst of updates that change no indexed column.
+# Each statement writes only columns that can have changed: writing an indexed column adds an index
+# entry, even for the same value. A parser's update per file changes no indexed column.
 _RENEWED = ("detail", "lease_expires", "updated")
 _MOVED = (
     "state", "detail", "error", "failed_in", "parser", "run_id", "entered", "leased",
@@ -61,7 +61,7 @@ _TELL = insert(schema.events)
 
 
 def job_of(row: Sequence[Any]) -> Job:
-    """The job in a row of ``select_jobs``."""
+    """Convert a row of ``select_jobs`` to a job."""
     bucket, experiment, datatype, date, state, priority, failed_in = row[:7]
     return Job(
         key=JobKey(bucket=bucket, experiment=experiment, datatype=datatype, date=date),
@@ -73,34 +73,34 @@ def job_of(row: Sequence[Any]) -> Job:
 
 
 def select_jobs() -> Select[Any]:
-    """All jobs, as ``job_of`` reads them."""
+    """Select all jobs, with the columns that ``job_of`` reads."""
     return select(*_READ)
 
 
 def is_latest(keys: Collection[str]) -> ColumnElement[bool]:
-    """A job is the newest generation of one of these keys."""
+    """Condition that a job is the newest generation of one of these keys."""
     other = schema.jobs.alias()
     newest = select(func.max(other.c.generation)).where(other.c.key == _c.key).scalar_subquery()
     return and_(_c.key.in_(keys), _c.generation == newest)
 
 
 def chunks(values: Collection[T], size: int = CHUNK) -> Iterator[list[T]]:
-    """The values in lists of at most ``size``."""
+    """Split the values into lists of at most ``size``."""
     rest = iter(values)
     while chunk := list(islice(rest, size)):
         yield chunk
 
 
 def locked(connection: Connection, query: Select[Any]) -> list[Job]:
-    """The jobs of the query, which nobody else can change before this transaction ends.
+    """Return the jobs of the query, locked until the transaction ends.
 
-    Always locked in the same order, so that no two processes wait for each other.
+    Jobs are always locked in the same order, so that transactions do not deadlock.
     """
     return [job_of(row) for row in connection.execute(locking(query))]
 
 
 def locking(query: Select[Any]) -> Select[Any]:
-    """The query, which keeps the jobs that it finds as ``locked`` does."""
+    """Return the query with ``FOR UPDATE``, in the order of the jobs' numbers."""
     return query.order_by(_c.number).with_for_update(of=schema.jobs)
 
 
@@ -110,16 +110,16 @@ def insert_jobs(
     now: dt.datetime,
     history: Mapping[JobKey, Sequence[Event]] | None = None,
 ) -> list[Change]:
-    """Keep new jobs, of different keys, each with its first event.
+    """Insert new jobs of different keys, each with its first event.
 
     Args:
         connection: In a transaction.
         made: The jobs.
         now: The time.
-        history: By key the events, one or more, of jobs that have a past.
+        history: Events of imported jobs, by key, at least one each: they replace the first event.
 
     Returns:
-        The same jobs, numbered, with these events.
+        The same jobs with their numbers, and these events.
     """
     if not made:
         return []
@@ -139,7 +139,7 @@ def _first_events(job: Job, history: Sequence[Event] | None, now: dt.datetime) -
 
 
 def save_jobs(connection: Connection, changes: Iterable[Change]) -> None:
-    """Keep what changes made of jobs, and their events."""
+    """Save changed jobs and their events."""
     renewed, moved, retried = [], [], []
     events: list[Event] = []
     for change in merged(changes):
@@ -159,7 +159,7 @@ def save_jobs(connection: Connection, changes: Iterable[Change]) -> None:
 
 
 def merged(changes: Iterable[Change]) -> list[Change]:
-    """One change a job: what the last one made of it, and the events of all."""
+    """Merge the changes of each job into one: the last version of the job, and all events."""
     last: dict[int, Change] = {}
     for change in changes:
         before = last.get(change.job.number)
@@ -189,5 +189,5 @@ def _insert_events(connection: Connection, events: Iterable[Event]) -> None:
 
 
 def parser_versions(text: str) -> tuple[str, ...]:
-    """The parser versions of a partition, as ``partition_versions`` has them."""
+    """Split the parser versions that ``partition_versions`` has of a partition."""
     return tuple(text.split(schema.VERSION_SEPARATOR)) if text else ()

@@ -1,6 +1,6 @@
 """The store's tables as this gardener reads and writes them.
 
-How a database gets them is in ``migrations``: whoever changes a table here adds a migration there.
+``migrations`` creates them: a change of a table here needs a migration there.
 """
 
 import datetime as dt
@@ -34,21 +34,21 @@ NEWEST = "0006"
 
 
 class StoreError(RuntimeError):
-    """The store cannot be used: it is not there, not a store, damaged, or of another version."""
+    """The store cannot be used: it is missing, not a store, damaged, or of another version."""
 
 
 class UtcTime(TypeDecorator[dt.datetime]):
-    """An aware time, kept as microseconds since 1970: the same on every database, and it sorts."""
+    """An aware time, stored as microseconds since 1970: sortable, the same on every database."""
 
     impl = BigInteger
     cache_ok = True
 
     def process_bind_param(self, value: dt.datetime | None, dialect: Dialect) -> int | None:
-        """An aware time as a number; a naive one raises ``TypeError``."""
+        """Convert an aware time to a number; a naive one raises ``TypeError``."""
         return None if value is None else (value - _EPOCH) // _MICROSECOND
 
     def process_result_value(self, value: int | None, dialect: Dialect) -> dt.datetime | None:
-        """The number as a time in UTC."""
+        """Convert the number to a time in UTC."""
         return None if value is None else _EPOCH + value * _MICROSECOND
 
 
@@ -60,7 +60,7 @@ def _states(states: frozenset[str]) -> str:
     return ", ".join(f"'{state}'" for state in sorted(states))
 
 
-# Text, not parameters: a database uses a partial index only where it can see the constants.
+# Literals, not parameters: databases use a partial index only if the query has its constants.
 IS_OPEN = text(f"state NOT IN ({_states(ENDED)})")
 IS_UNREPORTED = text("parsed IS NOT NULL AND announced IS NULL AND state <> 'withdrawn'")
 IS_OF_PARSERS = text(
@@ -108,20 +108,20 @@ jobs = Table(
     Column("updated", UtcTime),
     Column("parsed", UtcTime),
     Column("ended", UtcTime),
-    # Not fields of a Job: what it is found by.
+    # Not fields of ``Job``.
     Column("key", String, nullable=False),
     Column("wire_id", String, nullable=False),
-    Column("announced", UtcTime, key="reported"),  # when its parse was first reported to anybody
+    Column("announced", UtcTime, key="reported"),  # when its parse was first reported
 )
 Index("jobs_one_generation", jobs.c.key, jobs.c.generation, unique=True)
 Index("jobs_wire_id", jobs.c.wire_id, unique=True)
 Index("jobs_one_open", jobs.c.key, unique=True, sqlite_where=IS_OPEN, postgresql_where=IS_OPEN)
-# One for all that asks for a state, and in the order of `next`: of two indexes, SQLite chooses the
-# one after which it has to sort.
+# One index for all queries by state, in handout order: with a second one, SQLite would choose that
+# and have to sort.
 Index("jobs_order", jobs.c.state, jobs.c.priority, jobs.c.date, jobs.c.rank, jobs.c.number)
 Index("jobs_entered", jobs.c.entered, jobs.c.number)
 Index("jobs_run", jobs.c.run_id, sqlite_where=IS_OF_A_RUN, postgresql_where=IS_OF_A_RUN)
-# In the orders of the status page's list; no column of these two ever changes.
+# In the orders of the status page's list; the columns of these two indexes never change.
 Index("jobs_date", jobs.c.date.desc(), jobs.c.rank, jobs.c.number.desc())
 Index(
     "jobs_source",
@@ -148,7 +148,7 @@ requests = Table(
     Column("asked", UtcTime, nullable=False),
     Column("reported", UtcTime),
     Column("withdrawn", UtcTime),
-    Column("withdrawn_by", Text, nullable=False, server_default=""),  # who took it back, and why
+    Column("withdrawn_by", Text, nullable=False, server_default=""),  # who withdrew it, and why
 )
 Index("requests_run", requests.c.run_id)
 Index("requests_requester", requests.c.requester, requests.c.reported, requests.c.withdrawn)
@@ -167,7 +167,7 @@ events = Table(
 )
 Index("events_job", events.c.job, events.c.number)
 Index("events_state", events.c.state, events.c.job)
-# When parsers took jobs and lost them: one event in ten.
+# Handouts and lost attempts: one event in ten.
 Index(
     "events_of_parsers",
     events.c.state,
@@ -182,13 +182,13 @@ partitions = Table(
     Column("table", String, primary_key=True),  # "<dataset>.<table>"
     Column("date", Date, primary_key=True),
     Column("day_before", Date, nullable=False),  # SQL has no portable way to subtract a day
-    Column("version", Integer, nullable=False),  # 0: never made, a join of it was attempted
+    Column("version", Integer, nullable=False),  # 0: never written, only a join of it was attempted
     Column("rows", BigInteger, nullable=False),
     Column("run_id", String, nullable=False),
     Column("requester", Text, nullable=False, server_default=""),  # who asked for that run
     Column("job", BigInteger),  # number of the parse job whose rows it holds; NULL: not known
     Column("made", UtcTime),
-    # Of a joined table: the versions that it was made from, and that were last attempted.
+    # Only of a joined table: the input versions of its last write, and of the last attempt.
     Column("input_raw", Integer),
     Column("input_annotations", Integer),
     Column("input_before", Integer),
@@ -213,12 +213,12 @@ operations = Table(
     Column("bytes_billed", BigInteger, nullable=False),
     Column("seconds", Float, nullable=False),
     Column("at", UtcTime, nullable=False),
-    Column("objects", BigInteger),  # that a load read; of no other operation
+    Column("objects", BigInteger),  # number that a load read; NULL for other operations
 )
 Index("operations_key", operations.c.key, operations.c.number)
 
 partition_locks = Table(
-    "holds",  # its name in the database, from before it was called a lock
+    "holds",  # its older name, kept in the database
     metadata,
     Column("table", String, primary_key=True),  # "<dataset>.<table>"
     Column("date", Date, primary_key=True),
@@ -252,7 +252,7 @@ Index(
     postgresql_where=HAS_NOT_PASSED,
 )
 
-# Partitions that audits held back, with what a person decided; kept for ever.
+# Partitions that audits held back, with people's decisions; never deleted.
 held_partitions = Table(
     "held_partitions",
     metadata,
@@ -262,13 +262,13 @@ held_partitions = Table(
     Column("datatype", String, nullable=False),
     Column("date", Date, nullable=False),
     Column("table", String, nullable=False),  # "<dataset>.<table>" that keeps its rows
-    Column("staged", String, nullable=False),  # names the rows that were audited
+    Column("staged", String, nullable=False),  # identifies the audited rows
     Column("job", BigInteger),  # number of the parse job; NULL: not known
     Column("findings", Text, nullable=False),  # JSON
     Column("run_id", String, nullable=False),
     Column("at", UtcTime, nullable=False),
     Column("decision", String),  # "accept" or "reject"; NULL: nobody has decided
-    Column("audits", Text, nullable=False, server_default=""),  # accepted; separated by spaces
+    Column("audits", Text, nullable=False, server_default=""),  # accepted; space-separated
     Column("decided_by", Text, nullable=False, server_default=""),
     Column("reason", Text, nullable=False, server_default=""),
     Column("decided", UtcTime),
@@ -284,7 +284,7 @@ Index(
     postgresql_where=IS_UNSETTLED,
 )
 
-# What each version of a published partition changed; kept for ever.
+# What each version of a published partition changed; never deleted.
 partition_versions = Table(
     "partition_versions",
     metadata,
@@ -304,7 +304,7 @@ partition_versions = Table(
 )
 VERSION_SEPARATOR = ", "  # between the parser versions
 
-# What unfinished backfills of tables alone make, for their progress: they ask for no jobs.
+# Targets of unfinished tables-only backfills, for their progress: they request no jobs.
 tables_backfills = Table(
     "tables_backfills",
     metadata,
@@ -328,7 +328,7 @@ outbox = Table(
     Column("metadata", Text, nullable=False),  # JSON
 )
 
-# What one process at a time does.
+# Leases on tasks that only one process does at a time.
 leases = Table(
     "leases",
     metadata,

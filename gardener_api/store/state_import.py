@@ -16,17 +16,17 @@ from gardener_api.store.engine import writing
 from gardener_api.store.rows import chunks, insert_jobs, save_jobs
 
 REQUESTER = "import/old-gardener"
-"""Who wants the imported jobs: a queued job that nobody wants is withdrawn."""
+"""Requester of the imported jobs: a queued job without a requester is withdrawn."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Imported:
-    """What an import makes of a saved job.
+    """The result of importing a saved job.
 
     Attributes:
-        saved: The old gardener's name of its state.
-        job: The job as it is kept, or as the store had it before.
-        is_new: Whether the import made it; else the store had a job of its key.
+        saved: Its state as the old gardener names it.
+        job: The job as inserted; if it is not new, as it was saved by the old gardener.
+        is_new: Whether the import inserted it; else the store already had a job of its key.
     """
 
     saved: str
@@ -42,17 +42,17 @@ def import_jobs(
     now: dt.datetime,
     dry_run: bool = False,
 ) -> list[Imported]:
-    """Keep saved jobs, all in one transaction; those whose keys the store has are left as they are.
+    """Insert saved jobs in one transaction, except those whose keys the store already has.
 
     Args:
         engine: Of the store.
         saved: The jobs.
-        policy: How long a lease is, and how often a job is tried.
+        policy: The lease and the maximum number of attempts.
         now: The time.
         dry_run: Change nothing.
 
     Returns:
-        What became of each, or would.
+        The result for each job; with ``dry_run``, what it would be.
     """
     with writing(engine).connect() as connection, connection.begin() as transaction:
         known = _known(connection, [str(item.job.key) for item in saved])
@@ -96,7 +96,7 @@ def _insert(
 def _given_up(
     by_key: dict[str, SavedJob], jobs: Iterable[Job], *, policy: LeasePolicy, now: dt.datetime
 ) -> Iterable[Change]:
-    """End the attempts that parsers gave up: the old gardener left such jobs where they were."""
+    """End attempts that have a parse error: the old gardener did not retry or fail such jobs."""
     for job in jobs:
         reason = by_key[str(job.key)].parse_error
         if reason is not None and job.state is JobState.PARSING:

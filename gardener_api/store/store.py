@@ -1,7 +1,7 @@
 """The job store: every change of a job, each call one committed transaction.
 
-What a change makes of a job is decided in the package ``jobs``; reading alone is in ``queries``;
-the versions of BigQuery's tables are ``table_versions``'. A method returns after its commit.
+The package ``jobs`` decides how a job changes; ``queries`` has the reads, ``table_versions`` the
+versions of BigQuery's tables. A method returns after its commit.
 """
 
 import datetime as dt
@@ -67,11 +67,11 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _TRIES = 5
-# The sidecar waits for a transaction of requests; in the pause between two it comes first.
+# Between two transactions of requests, so that the waiting sidecar gets the write lock.
 _PAUSE_SECONDS = 0.002
 _c = schema.jobs.c
 
-# Made once: to build the two statements of a burst of calls anew takes as long as ten of the calls.
+# Built once: building the two statements of a burst of calls takes as long as ten calls.
 _BY_WIRE_ID = locking(select_jobs().where(_c.wire_id.in_(bindparam("ids", expanding=True))))
 _NEXT = (
     select_jobs()
@@ -115,20 +115,20 @@ class JobStore(JobQueries):
         observed: bool = False,
         may_migrate: bool = True,
     ) -> "JobStore":
-        """Open the store, made or migrated if need be.
+        """Open the store; create or migrate it if needed.
 
         Args:
-            url: Of the database: ``sqlite:///path`` or ``postgresql://...``.
+            url: URL of the database: ``sqlite:///path`` or ``postgresql://...``.
             lease: How long a parser may be silent.
             max_attempts: How often a job is handed out before it is failed.
-            connect_timeout: Seconds that each transaction may wait for PostgreSQL, which may be
-                restarted.
-            observed: Whether what happens to jobs at parsers is put into the outbox, which somebody
-                has to empty.
-            may_migrate: Whether a missing or older store is made or migrated; else it is refused.
+            connect_timeout: Seconds that each transaction may wait for PostgreSQL to accept
+                connections.
+            observed: Whether to add observations of jobs at parsers to the outbox, which must then
+                be emptied.
+            may_migrate: Whether to create a missing or migrate an older store; else it is refused.
 
         Raises:
-            StoreError: There is no store that can be used.
+            StoreError: The store cannot be used.
         """
         engine = open_engine(url, connect_timeout=connect_timeout)
         try:
@@ -143,13 +143,13 @@ class JobStore(JobQueries):
         """Close the connections."""
         self._engine.dispose()
 
-    # -- who wants a job
+    # -- requests
 
     def enqueue(self, wanted: Sequence[JobRequest], *, now: dt.datetime) -> list[Job]:
-        """Ask for jobs. A long list is several transactions; asking again is safe.
+        """Request jobs. A long list takes several transactions; repeating the call is safe.
 
-        A request joins the open job of its key until the job's rows are in raw, and can only raise
-        its priority. A requester that asked for the newest job of the key before joins it even when
+        A request attaches to the open job of its key until the job's rows are in raw, and can only
+        raise its priority. A requester of the newest job of the key attaches to it again even when
         it is complete. Else a new job is made.
 
         Returns:
@@ -165,16 +165,16 @@ class JobStore(JobQueries):
         return done
 
     def withdraw(self, run_id: str, *, by: str, now: dt.datetime) -> list[Job]:
-        """Take back what a run asked for, but for what another run has asked for again since.
+        """Withdraw a run's requests, except those that another run has taken over.
 
         Args:
             run_id: The run that made the requests, or took them over from the run it retries.
-            by: Who takes them back and why; it begins with ``BY_PERSON`` if a person does.
+            by: Who withdraws them and why; it begins with ``BY_PERSON`` if a person does.
             now: The time.
 
         Returns:
-            The jobs that became withdrawn: queued, and wanted by nobody else. One that a parser
-            holds stays with it.
+            The withdrawn jobs: those that were queued and have no other active request. A parser
+            keeps the job that it holds.
         """
         r = schema.requests.c
         own = select(r.job).where(r.run_id == run_id, r.withdrawn.is_(None))
@@ -188,12 +188,12 @@ class JobStore(JobQueries):
         return [change.job for change in changes]
 
     def mark_reported(self, numbers: Collection[int], *, run_id: str, now: dt.datetime) -> None:
-        """Note that a run has reported how these jobs ended for its own requests."""
+        """Mark these jobs, and the run's requests for them, as reported."""
         with self._writer.begin() as connection:
             requests.mark_reported(connection, numbers, run_id, now)
 
     def confirm_reports(self, reports: Collection[ParseReport], *, now: dt.datetime) -> None:
-        """Note that these jobs were reported to Dagster for all who wanted them at that time."""
+        """Mark jobs as reported to Dagster, with the requests that each report lists."""
         with self._writer.begin() as connection:
             requests.confirm_reports(connection, reports, now)
 
@@ -205,10 +205,10 @@ class JobStore(JobQueries):
         return [job for job in outcome if isinstance(job, Job)]
 
     def apply(self, calls: Sequence[Call], *, now: dt.datetime) -> list[Job | Refusal]:
-        """Do the calls of parsers, all in one transaction.
+        """Apply the calls of parsers in one transaction.
 
         Returns:
-            For each call the job as it left it, or why it was refused and changed nothing.
+            For each call, the job after it, or a refusal, which changed nothing.
         """
         with self._writer.begin() as connection:
             answers, changes = self._reports(connection, calls, now)
@@ -223,14 +223,14 @@ class JobStore(JobQueries):
         return [answers[i] for i in range(len(calls))]
 
     def expire(self, *, now: dt.datetime) -> list[Job]:
-        """End the attempts whose leases have ended: requeue their jobs, or fail them.
+        """End the attempts whose leases have expired: requeue, fail or withdraw their jobs.
 
         Returns:
-            The jobs as they are then.
+            The changed jobs.
         """
         overdue = select_jobs().where(_c.state.in_(sorted(PARSING_STATES)), _c.lease_expires <= now)
         if not self._all(overdue.limit(1)):
-            return []  # nearly always: so the sweep takes no write lock
+            return []  # nearly always, so that the call rarely takes the write lock
         with self._writer.begin() as connection:
             changes = [
                 parser_calls.expire_lease(job, policy=self._policy, now=now)
@@ -247,14 +247,14 @@ class JobStore(JobQueries):
     def stage(
         self, key: JobKey, state: JobState, *, run_id: str, detail: str = "", now: dt.datetime
     ) -> Job | None:
-        """Take the newest job of a key to a stage of its tables, or to complete.
+        """Move the newest job of a key to a stage of its tables, or to complete.
 
         Returns:
-            The job; ``None`` if there is none, or the run does not work on its parse (see
-            ``table_stages.enter_stage``). Then nothing changes.
+            The job; ``None`` and no change if there is none, or the run does not work on its parse
+            (see ``table_stages.enter_stage``).
 
         Raises:
-            TransitionError: ``state`` is no stage, or none that can follow.
+            TransitionError: ``state`` is not a table stage, or cannot follow the job's state.
         """
         return self._tables(
             key,
@@ -270,26 +270,26 @@ class JobStore(JobQueries):
         number: int | None = None,
         now: dt.datetime,
     ) -> Job | None:
-        """Fail the newest job of a key in the stage where it is.
+        """Fail the newest job of a key in its current stage.
 
         Returns:
-            The job; ``None`` where this run has nothing to fail (see ``table_stages.fail_stage``).
+            The job; ``None`` if this run has nothing to fail (see ``table_stages.fail_stage``).
         """
         return self._tables(
             key,
             lambda job: table_stages.fail_stage(job, error, run_id=run_id, number=number, now=now),
         )
 
-    # -- how
+    # -- helpers
 
     def _observe(self, connection: Connection, changes: Iterable[Change]) -> None:
         if self._observed:
             self.outbox.add(connection, observations(changes))
 
     def _transaction(self, work: Callable[[Connection], T]) -> T:
-        """Do it in a transaction, again if another process made a job of the same key meanwhile.
+        """Run ``work`` in a transaction; retry if another process inserted a job of the same key.
 
-        On PostgreSQL the unique indexes decide such a race; on SQLite there is none.
+        PostgreSQL's unique indexes detect this race; SQLite's write lock prevents it.
         """
         for _ in range(_TRIES - 1):
             try:
@@ -344,7 +344,7 @@ class JobStore(JobQueries):
             named = current.get(call.id)
             outcome = parser_calls.apply_report(named, call, policy=self._policy, now=now)
             if isinstance(outcome, Change):
-                # Under the ID of the call: if it ended the attempt, the next call is refused.
+                # By the ID of the call: if it ended the attempt, the next call with it is refused.
                 current[call.id] = answers[i] = outcome.job
                 if outcome.job is not named:
                     changes.append(outcome)
@@ -375,7 +375,7 @@ class JobStore(JobQueries):
     def _unwanted_again(
         self, connection: Connection, changes: Iterable[Change], now: dt.datetime
     ) -> list[Change]:
-        """Jobs that would be queued again, but whose requesters have all gone meanwhile."""
+        """Return changes that withdraw requeued jobs without an active request."""
         queued = [change.job for change in changes if change.job.state is JobState.QUEUED]
         return withdraw_unwanted(connection, queued, "nobody wants it any more", now)
 

@@ -1,7 +1,7 @@
 """What Dagster's catalog says of an asset before any date of it was made: columns, SQL, links.
 
-What a date's materialization says is the steps' business. Nothing here asks anybody: it is all from
-the configuration and the package's files, since definitions load anew with each run.
+The steps make the metadata of a date's materialization. This module makes no requests: it reads
+only the configuration and the package's files, because every run loads the definitions anew.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,12 +19,12 @@ from gardener_dagster.warehouse.table_schemas import Field, is_known, joined_sch
 
 @dataclass(frozen=True, kw_only=True)
 class Catalog:
-    """Describes assets.
+    """Makes the metadata and descriptions of assets.
 
     Attributes:
         project: Google Cloud project of the tables.
         parsed_bucket: The bucket that the parsers write to.
-        links: To Google's console and the status page, where that is known.
+        links: Makes links to Google's console and the status page, as far as their URLs are known.
     """
 
     project: str
@@ -32,7 +32,7 @@ class Catalog:
     links: Links = field(default_factory=Links)
 
     def parsed(self, source: Source) -> dict[str, Any]:
-        """Of the parsers' objects of a source."""
+        """Return the metadata of a source's ``parsed`` asset."""
         folder = f"{source.experiment}/{source.datatype}/"
         return _urls(
             {
@@ -45,21 +45,21 @@ class Catalog:
         )
 
     def table(self, source: Source, table_id: str) -> dict[str, Any]:
-        """Of a table that has the parser's own columns.
+        """Return the metadata of a tmp or raw table, which has the parser's columns.
 
         Args:
-            source: Whose table it is.
+            source: Source of the table.
             table_id: ``<dataset>.<table>``.
         """
         known = is_known(source.datatype)
         return self._table(source, table_id, schema_of(source.datatype) if known else ())
 
     def joined(self, source: Source, annotations: Source, table_id: str) -> dict[str, Any]:
-        """Of a joined table.
+        """Return the metadata of a joined table.
 
         Args:
-            source: Whose table it is.
-            annotations: What its rows are joined with.
+            source: Source of the table.
+            annotations: Source of the annotations that its rows are joined with.
             table_id: ``<dataset>.<table>``.
         """
         names = (annotations.datatype, source.datatype)
@@ -68,13 +68,13 @@ class Catalog:
         return self._table(source, table_id, schema)
 
     def dedup_sql(self, source: Source) -> str:
-        """The query that removes duplicates, for a description."""
+        """Return the deduplication query as Markdown, for an asset's description."""
         parts = key_parts(source.dedup_key)
         table = quoted_table(self.project, source.tmp_table)
         return _code(query("dedup", table=table, key=parts["key"], keyless=parts["keyless"]))
 
     def join_sql(self, source: Source, annotations: Source) -> str:
-        """The query that joins, for a description."""
+        """Return the join query as Markdown, for an asset's description."""
         raw, other = (quoted_table(self.project, s.raw_table) for s in (source, annotations))
         return _code(query("join", annotations=other, raw=raw))
 
@@ -90,7 +90,7 @@ class Catalog:
 
 
 def _columns(schema: Sequence[Field], prefix: str = "") -> Iterator[dg.TableColumn]:
-    """All fields, those of a record after it, by their paths."""
+    """Yield all fields, named by their dotted paths; the fields of a record follow the record."""
     for each in schema:
         path, kind = prefix + each["name"], each["type"]
         yield dg.TableColumn(

@@ -1,9 +1,9 @@
 """The asset checks of a source's tables: what they are called, and how a run's results sum up.
 
-The step that makes a table checks it, with the facts that it has already. What the facts say of a
-date is decided in ``audits``. The checks are not partitioned: Dagster works the states of
-partitioned ones out from all history at each page. So a result sums up the dates of its run; each
-date's own is in the job store, and on the status page.
+The step that makes a table also checks it, with data that it already has. ``audits`` computes the
+verdict on a date. The checks are not partitioned: Dagster computes the states of partitioned checks
+from their whole history for every page. So a result summarizes all dates of its run; the results of
+each date are in the job store and on the status page.
 """
 
 import datetime as dt
@@ -22,15 +22,15 @@ from gardener_dagster.planning.audits import Verdict
 from gardener_dagster.warehouse.results import AnnotationCount, KeyComparison, KeyCount, Origin
 
 FAILING = "failing dates"
-"""Metadata of a result: the failing dates, each with ``date``, ``severity``, ``description``."""
+"""Metadata key of a result: its failing dates, with ``date``, ``severity``, ``description``."""
 CHECKS_ONLY = "failed checks only"
-"""Metadata of a run's failure that is for checks alone: alerts call it a failed check."""
+"""Metadata key of a run's failure if only checks failed: alerts report a failed check."""
 FAILING_NAMED = 10
 FAILING_KEPT = 100
 
 
 def check_specs(source: Source, rules: AuditRules) -> list[dg.AssetCheckSpec]:
-    """The checks of a source's raw and joined tables."""
+    """Return the checks of a source's raw and joined tables."""
     archives = f"gs://{source.bucket}/{source.experiment}/{source.datatype}/"
     share = {name: f"{rule.threshold:.0%}" for name, rule in rules.items()}
     of_raw = {
@@ -86,16 +86,16 @@ def of_raw(
     origins: Sequence[Origin],
     days_before: Sequence[int],
 ) -> dict[str, Verdict]:
-    """Audit a date's rows before they are published in raw, or what is published already.
+    """Audit a date's rows before they are published in raw, or rows that already are.
 
     Args:
-        source: Whose they are.
-        rules: Its thresholds.
-        keys: Of the rows, and of the version before.
+        source: Source of the rows.
+        rules: Audit rules of the source.
+        keys: Keys of the rows, compared with those of the version before.
         archives: Names of the date's archives.
-        objects: What parsers wrote of them.
-        origins: Where the rows come from.
-        days_before: Rows of the seven days before.
+        objects: Objects that parsers wrote for the archives.
+        origins: Archives and parser versions of the rows.
+        days_before: Row counts of the seven days before.
     """
     with_key, before = keys.rows - keys.keyless, keys.published - keys.published_keyless
     count = KeyCount(rows=keys.rows, keyless=keys.keyless, duplicates=keys.duplicates)
@@ -125,12 +125,12 @@ def of_raw(
 def of_annotations(
     rules: AuditRules, count: AnnotationCount, before: tuple[int, int] | None
 ) -> Mapping[str, Verdict]:
-    """Audit what a join would make of a date.
+    """Audit the rows that a join would make for a date.
 
     Args:
-        rules: Thresholds of the source.
-        count: Rows, and those that would be annotated.
-        before: The same of the joined partition that is replaced, where that is known.
+        rules: Audit rules of the source.
+        count: Number of rows, and of those that would be annotated.
+        before: The same two numbers of the joined partition to be replaced; ``None`` if unknown.
     """
     return {
         "annotated": audits.annotated(
@@ -143,11 +143,11 @@ def of_annotations(
 
 
 def summed_up(check: dg.AssetCheckKey, found: Mapping[dt.date, Verdict]) -> dg.AssetCheckResult:
-    """One result of a check for all dates of a run, the failing ones named first.
+    """Return one result of a check for all dates of a run; it names the first failing dates.
 
     Args:
-        check: Which check.
-        found: What it found of each date; at least one.
+        check: Key of the check.
+        found: Verdict on each date; at least one.
     """
     failing = {date: verdict for date, verdict in sorted(found.items()) if not verdict.passed}
     errors = any(not verdict.warns for verdict in failing.values())

@@ -19,11 +19,11 @@ def raise_failures(
     """Fail the run if anything failed.
 
     Args:
-        failures: One text for each thing that failed: its name, why, and ``What to do: ...``; the
-            first is given in full.
-        count: How many there are, in words: ``2 jobs``.
-        kept: What a re-execution does not do again; empty: to re-execute is no help.
-        metadata: For Dagster's page of the failure.
+        failures: One text per failure: what failed, why, and ``What to do: ...``; the first is
+            shown in full.
+        count: Number and kind of the failures, for example ``2 jobs``.
+        kept: What a re-execution does not repeat; empty: a re-execution does not help.
+        metadata: Metadata that Dagster shows with the failure.
 
     Raises:
         dg.Failure: The first line names the first failure and what to do; the others follow, up to

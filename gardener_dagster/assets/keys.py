@@ -1,6 +1,6 @@
 """What the assets of a source are called, and what a run's tags mean. No computation.
 
-Tags are the one way runs, backfills and sensors tell each other whose work a run is.
+Only a run's tags tell other runs, backfills and sensors who requested it and with what options.
 """
 
 from collections.abc import Iterable, Mapping
@@ -12,42 +12,42 @@ from gardener_api.jobs.job import Priority
 from gardener_dagster.warehouse.names import SourceTables
 
 PARSED = "parsed"
-"""What the keys of the parsers' objects begin with."""
+"""First part of the keys of the assets that stand for the parsers' objects."""
 
 JOB_TAG = "gardener/job"
-"""On a run of tables: the ID of the job, with its attempt, whose rows it loads."""
+"""On a run of tables: the ID of its job; of several, ``<ID of the first job>..<last date>``."""
 
 PRIORITY_TAG = "gardener/priority"
-"""On a run of ``parse``: ``daily`` or ``historical``; without it, a person asked."""
+"""On a run of ``parse``: ``daily`` or ``historical``; absent: a person requested the run."""
 
 MAY_EMPTY_TAG = "gardener/may_empty"
-"""On a run of tables: ``true`` lets a partition that has rows be replaced by none."""
+"""On a run of tables: ``true`` allows it to replace a partition with rows by an empty one."""
 
 ACCEPT_TAG = "gardener/accept"
-"""On a run of tables: audits, separated by commas, that do not hold its partitions; ``true``: none
-does."""
+"""On a run of tables: comma-separated audits whose findings are accepted, so that they do not hold
+partitions; ``true``: all audits."""
 
 DECISION_TAG = "gardener/decision"
-"""On a run that carries out a person's decision about a held partition: its number."""
+"""On a run that carries out a person's decision: the number of the held partition."""
 
 HISTORY_TAG = "gardener/history"
-"""On a run of the historical pass: which part of which pass it is."""
+"""On a run of the historical pass: the pass and its part that the run parses."""
 
 PARSE_TAG = "gardener/parse"
-"""On each run that waits for parsers: for whom it asks. The run queue has a limit for each."""
+"""On each run that waits for parsers: its priority. The run queue limits each priority."""
 
 URGENT_TABLES_TAG = "gardener/urgent_tables"
-"""On each run that makes tables and that must not wait for backfills: the experiment. The run queue
-keeps places for them."""
+"""On each run that makes tables and must not wait for backfills: its experiments. The run queue
+reserves slots for these runs."""
 
 TABLES_TAG = "gardener/tables"
-"""On each other run that makes tables: the experiment. The run queue has a limit for each."""
+"""On every other run that makes tables: its experiments. The run queue limits these runs."""
 
 BACKFILL_TAG = "dagster/backfill"
 RANGE_START_TAG = "dagster/asset_partition_range_start"
 RANGE_END_TAG = "dagster/asset_partition_range_end"
 QUEUE_TAG = "dagster/priority"
-"""A number; of the runs that wait in the queue, the one with the largest comes first."""
+"""A number; the queue starts waiting runs with larger numbers first."""
 
 QUEUE_ORDER: Mapping[Priority, str] = {
     Priority.DAILY: "10",
@@ -57,39 +57,39 @@ QUEUE_ORDER: Mapping[Priority, str] = {
 PARENT_RUN_TAG = "dagster/parent_run_id"
 ROOT_RUN_TAG = "dagster/root_run_id"
 RETRY_TAG = "dagster/retry_number"
-"""On a run that Dagster itself started since another was lost; a person's re-execution has none."""
+"""On a run that Dagster started as a retry of a lost run; absent on a person's re-execution."""
 _RESUMES = ("dagster/is_resume_retry", "dagster/is_asset_resume_retry", RETRY_TAG)
 
 
 def parsed_key(source: Source) -> dg.AssetKey:
-    """``parsed/<experiment>/<datatype>``: the parser's objects in Cloud Storage."""
+    """Return ``parsed/<experiment>/<datatype>``, the key of the parsers' objects."""
     return dg.AssetKey([PARSED, source.experiment, source.datatype])
 
 
 def tmp_key(source: Source) -> dg.AssetKey:
-    """``<tmp dataset>/<datatype>``."""
+    """Return ``<tmp dataset>/<datatype>``, the key of the tmp table."""
     return dg.AssetKey([source.target_datasets.tmp, source.datatype])
 
 
 def raw_key(source: Source) -> dg.AssetKey:
-    """``<raw dataset>/<datatype>``."""
+    """Return ``<raw dataset>/<datatype>``, the key of the raw table."""
     return dg.AssetKey([source.target_datasets.raw, source.datatype])
 
 
 def joined_key(source: Source) -> dg.AssetKey | None:
-    """``<join dataset>/<datatype>``; ``None`` where nothing is joined."""
+    """Return ``<join dataset>/<datatype>``; ``None`` if the source has no joined table."""
     join = source.target_datasets.join
     return dg.AssetKey([join, source.datatype]) if join else None
 
 
 def table_keys(source: Source) -> list[dg.AssetKey]:
-    """The tables of a source, in the order they are made."""
+    """Return the keys of a source's tables, in the order in which they are made."""
     joined = joined_key(source)
     return [tmp_key(source), raw_key(source), *([joined] if joined else [])]
 
 
 def source_tables(source: Source) -> SourceTables:
-    """The source as the warehouse sees it."""
+    """Convert a source to the warehouse's type."""
     return SourceTables(
         experiment=source.experiment,
         datatype=source.datatype,
@@ -101,7 +101,7 @@ def source_tables(source: Source) -> SourceTables:
 
 
 def tables_tag(tags: Mapping[str, str]) -> str:
-    """The tag of a run that makes tables, by its other tags.
+    """Return the tag key for a run that makes tables, derived from its other tags.
 
     Daily runs are urgent, and so is a run that a person launches: one without ``dagster/priority``
     that belongs to no backfill. A re-execution keeps the tag of its parent.
@@ -115,7 +115,7 @@ def tables_tag(tags: Mapping[str, str]) -> str:
 
 
 def priority_of(tags: Mapping[str, str]) -> Priority:
-    """How urgent a run's jobs are."""
+    """Return the priority of the jobs that a run requests."""
     match tags.get(PRIORITY_TAG):
         case "daily":
             return Priority.DAILY
@@ -126,10 +126,10 @@ def priority_of(tags: Mapping[str, str]) -> Priority:
 
 
 def accepted_audits(tags: Mapping[str, str], *, known: Iterable[str]) -> frozenset[str]:
-    """Return the audits that a run's tags accept: they hold nothing in it.
+    """Return the audits whose findings a run's tags accept: they hold no partition of the run.
 
     Raises:
-        ValueError: The tag names an audit that there is not.
+        ValueError: The tag names an unknown audit.
     """
     text = tags.get(ACCEPT_TAG, "").strip()
     names = frozenset(known)
@@ -144,10 +144,10 @@ def accepted_audits(tags: Mapping[str, str], *, known: Iterable[str]) -> frozens
 
 
 def decision_of(tags: Mapping[str, str]) -> int | None:
-    """The number of the held partition whose decision a run carries out; ``None``: it does not.
+    """Return the number of the held partition whose decision the run carries out, or ``None``.
 
     Raises:
-        ValueError: The tag is no number.
+        ValueError: The tag's value is not a number.
     """
     text = tags.get(DECISION_TAG)
     if text is not None and not text.isdecimal():
@@ -156,25 +156,25 @@ def decision_of(tags: Mapping[str, str]) -> int | None:
 
 
 def may_empty(tags: Mapping[str, str]) -> bool:
-    """Whether a run was told that a partition may lose all its rows."""
+    """Whether a run may replace a partition that has rows by an empty one."""
     return tags.get(MAY_EMPTY_TAG) == "true"
 
 
 def resumes(tags: Mapping[str, str]) -> bool:
-    """Whether a run continues what its root run began: a retry, or re-executed from failure."""
+    """Whether a run continues its root run: a retry, or a re-execution from failure."""
     return any(tag in tags for tag in _RESUMES)
 
 
 def root_run_of(run_id: str, tags: Mapping[str, str]) -> str:
-    """The run whose work this run continues; itself where it does not resume another."""
+    """Return the ID of the root run that this run continues; its own ID if it continues none."""
     return tags.get(ROOT_RUN_TAG, run_id) if resumes(tags) else run_id
 
 
 def requester_of(run_id: str, tags: Mapping[str, str]) -> str:
-    """Who asks: the same for all runs that share one parse of a date and its tables.
+    """Return the requester of a run: the same for all runs that share a parse of a date.
 
-    A backfill is one requester. A run that resumes another is the run it began as. A run that a
-    person re-executes as a whole asks anew.
+    All runs of a backfill have one requester. A run that continues another has the requester of
+    its root run. A run that a person re-executes as a whole is a new requester.
     """
     anew = PARENT_RUN_TAG in tags and not resumes(tags)
     if BACKFILL_TAG in tags and not anew:

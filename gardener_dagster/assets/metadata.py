@@ -20,12 +20,12 @@ from gardener_dagster.warehouse.results import (
 
 
 def table_metadata(table_url: str, *results: Result, about: Mapping[str, Any]) -> dict[str, Any]:
-    """Say what is in a partition, then what it cost and how it was made.
+    """Return the metadata of a partition: its contents, then its costs, BigQuery jobs and SQL.
 
     Args:
-        table_url: Where a person looks at the table.
-        *results: Of the operations that made it.
-        about: What is in it.
+        table_url: URL of the table's page.
+        *results: Results of the operations that made the partition.
+        about: Metadata about its contents.
     """
     jobs = [job for result in results for job in result.bq_jobs]
     common: dict[str, Any] = {
@@ -42,7 +42,7 @@ def table_metadata(table_url: str, *results: Result, about: Mapping[str, Any]) -
 
 
 def about_earlier(table_url: str, record: PartitionRecord) -> dict[str, Any]:
-    """Say what is in a partition that an earlier run made."""
+    """Return the metadata of a partition that an earlier run made."""
     return {
         "dagster/row_count": record.rows,
         "table": dg.MetadataValue.url(table_url),
@@ -51,7 +51,7 @@ def about_earlier(table_url: str, record: PartitionRecord) -> dict[str, Any]:
 
 
 def about_load(result: LoadResult, chosen: LoadSource) -> dict[str, Any]:
-    """Say what was loaded, and what was left out."""
+    """Return metadata about what was loaded, and what was left out."""
     return {
         "dagster/row_count": result.rows,
         "objects": result.objects,
@@ -65,7 +65,7 @@ def about_load(result: LoadResult, chosen: LoadSource) -> dict[str, Any]:
 
 
 def about_copy(dedup: DedupResult, copy: CopyResult, keys: KeyComparison) -> dict[str, Any]:
-    """Say what came into raw, and how its keys differ from those of the version before."""
+    """Return metadata about the rows of raw, and how their keys differ from the version before."""
     return {
         "dagster/row_count": copy.rows,
         "rows before": copy.rows_before or 0,
@@ -79,7 +79,7 @@ def about_copy(dedup: DedupResult, copy: CopyResult, keys: KeyComparison) -> dic
 
 
 def about_join(result: JoinResult, annotated: int) -> dict[str, Any]:
-    """Say how many of the joined rows are annotated."""
+    """Return metadata about the joined rows, and how many of them are annotated."""
     share = annotated / result.rows if result.rows else 0.0
     return {
         "dagster/row_count": result.rows,
@@ -91,7 +91,7 @@ def about_join(result: JoinResult, annotated: int) -> dict[str, Any]:
 
 
 def error_metadata(error: WarehouseError, table_url: str) -> dict[str, Any]:
-    """Say what failed, with links to it."""
+    """Return metadata about a failed operation, with links to its BigQuery job and table."""
     links = {"BigQuery job": error.bq_job_url, "table": table_url}
     return {
         "operation": error.operation,
@@ -101,7 +101,7 @@ def error_metadata(error: WarehouseError, table_url: str) -> dict[str, Any]:
 
 
 def named(names: tuple[str, ...], most: int = 20) -> str:
-    """A count, and the first of them: metadata is read by people."""
+    """Return the number of names and the first ``most`` of them, one per line."""
     more = f"\n… and {len(names) - most} more" if len(names) > most else ""
     return "\n".join([str(len(names)), *names[:most]]) + more
 

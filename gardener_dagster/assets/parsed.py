@@ -1,9 +1,9 @@
 """The ``parse`` step: it asks parsers for jobs and waits for them. No tables.
 
-One step serves all sources and any range of dates, so that a whole backfill costs one waiting
-process. What it waits for is in the job store. A step that dies or is interrupted takes nothing
-back: its jobs stay queued, and the retry of its run waits for them. Only a person takes jobs back,
-by cancelling the run.
+One step serves all sources and any range of dates, so that a whole backfill needs only one waiting
+process. Its requests are in the job store. A step that dies or is interrupted withdraws nothing:
+its jobs stay queued, and the retry of its run waits for them. Jobs are withdrawn only if a person
+cancels the run.
 """
 
 import time
@@ -49,21 +49,21 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = 1.0
 SILENCE = timedelta(minutes=30)
-"""After so long without a job that ended, the run's log says where to look."""
+"""If no job ends for this long, a warning in the run's log says where to look."""
 CANCEL_POLL_SECONDS = 10.0
-"""Between two looks at whether Dagster still has the run in progress, and its jobs for it."""
+"""Seconds between two checks that the run is in progress and its jobs are not taken over."""
 LISTINGS_AT_ONCE = 8
 CHAIN_TIMEOUT = timedelta(minutes=30)
-"""How long after its parse a date is reported to its whole-chain backfill at the latest.
+"""Maximum time between the parse of a date and its report to its whole-chain backfill.
 
-It is reported once the tables of the date have ended, which the sensor ``parsed_jobs`` starts.
-Otherwise Dagster's backfill daemon would start a second run for these tables.
+A date is reported once its tables, which the sensor ``parsed_jobs`` starts, have ended. After an
+earlier report, Dagster's backfill daemon would start a second run for these tables.
 """
 CHAIN_POLL_SECONDS = 5.0
-"""Between two looks at the jobs of a whole-chain backfill: each reads all that were not reported,
-and nobody waits for the report."""
+"""Seconds between two polls of the jobs of a whole-chain backfill. Each poll reads all unreported
+jobs, and the reports are not urgent."""
 SETTLE = timedelta(seconds=15)
-"""From the end of a date's tables in the job store until Dagster knows of them, at the most."""
+"""Maximum delay from the end of a date's tables in the job store to their record in Dagster."""
 
 Event = dg.AssetMaterialization | dg.MaterializeResult[object]
 
@@ -71,7 +71,7 @@ Event = dg.AssetMaterialization | dg.MaterializeResult[object]
 def build_parse(
     config: GardenerConfig, partitions: dg.PartitionsDefinition[str], catalog: Catalog
 ) -> dg.AssetsDefinition:
-    """The op that makes every ``parsed`` asset."""
+    """Build the op that makes every ``parsed`` asset."""
     sources = {parsed_key(source): source for source in config.sources}
 
     @dg.multi_asset(
@@ -93,7 +93,7 @@ def build_parse(
         client = gcs.client
         waiting = Waiting(context, job_store, request)
         with store_needed(), waiting.withdrawing_if_cancelled():
-            # In date order: the earliest are parsed while the later ones are still listed.
+            # In date order: parsers work on early dates while later ones are still being listed.
             dates = map(date_of, context.partition_keys)
             days = [(source, job_key(source, date)) for date in dates for source in selected]
             with ThreadPoolExecutor(LISTINGS_AT_ONCE, thread_name_prefix="list") as pool:
@@ -157,7 +157,7 @@ class _Request:
             run_id=context.run.run_id,
             backfill_id=backfill_id,
             tables_too=tables_too,
-            # Not where this very run makes the tables after this step.
+            # False if this run itself makes the tables, after this step.
             chain=not tables.isdisjoint(tables_too)
             and selected is not None
             and tables.isdisjoint(selected),
@@ -186,7 +186,7 @@ class _Request:
 
 
 class Waiting:
-    """The jobs a run has asked for and not yet reported."""
+    """The jobs that a run has requested and not yet reported."""
 
     def __init__(
         self, context: dg.AssetExecutionContext, store: JobStore, request: _Request
@@ -196,12 +196,12 @@ class Waiting:
         self._last_done = datetime.now(UTC)
         self._told = self._last_done
         self._looked = time.monotonic()
-        self.jobs: dict[int, str] = {}  # IDs on the wire, by number
+        self.jobs: dict[int, str] = {}  # job ID by job number
 
     def enqueue(
         self, listed: Iterable[tuple[tuple[Source, JobKey], ArchiveListing | ArchiveError]]
     ) -> None:
-        """Enqueue the jobs of dates whose archives were listed; the others have failed."""
+        """Enqueue the jobs of dates whose archives were listed; record the others as failed."""
         wanted: list[JobRequest] = []
         for (source, key), listing in listed:
             if isinstance(listing, ArchiveError):
@@ -214,13 +214,13 @@ class Waiting:
             self._context.log.info(f"{job.id}: {job.state}, {job.archives} archives")
 
     def report(self) -> Iterator[Event]:
-        """Yields a materialization for each job that is parsed; remembers the failed."""
+        """Yield a materialization for each newly parsed job; record the failed ones."""
         try:
             yield from self._report()
         except OperationalError as error:
             if not error.connection_invalidated:
                 raise
-            # The database was restarted amid this. The next look waits until it is back.
+            # The database restarted during the report. The next one waits until it is back.
             self._context.log.warning(f"the job store cut the connection: {one_line(error)}")
 
     def _report(self) -> Iterator[Event]:
@@ -254,7 +254,7 @@ class Waiting:
         return parsed_materialization(job)
 
     def tell_silence(self) -> None:
-        """Says so in the run's log when no job ended for long; once in such a time."""
+        """Warn in the run's log if no job ended for ``SILENCE``; at most once per ``SILENCE``."""
         now = datetime.now(UTC)
         if self.jobs and now - max(self._last_done, self._told) >= SILENCE:
             self._told = now
@@ -267,14 +267,14 @@ class Waiting:
             )
 
     def check_run(self) -> None:
-        """Look now and then whether this run, and no other, still waits for its jobs.
+        """Check that the run is in progress and owns its jobs, every ``CANCEL_POLL_SECONDS``.
 
-        Dagster interrupts a cancelled run's process once. That is lost if the daemon or the code
-        server ends meanwhile, or if a person forces the termination. And another run of the same
-        backfill may ask for the same jobs, which are then reported to that run alone.
+        Dagster interrupts a cancelled run's process once. The interrupt is lost if the daemon or
+        the code server ends meanwhile, or if a person forces the termination. Another run of the
+        same backfill may take over the jobs, which are then reported only to that run.
 
         Raises:
-            DagsterExecutionInterruptedError: Dagster does not have the run in progress any more.
+            DagsterExecutionInterruptedError: The run has ended, was deleted or is being cancelled.
         """
         if time.monotonic() - self._looked < CANCEL_POLL_SECONDS:
             return
@@ -282,7 +282,7 @@ class Waiting:
         try:
             run = self._context.instance.get_run_by_id(self._request.run_id)
         except SQLAlchemyError as error:
-            # Dagster's database is down. The next look is soon enough. (A log never fails a run.)
+            # Dagster's database is down; the next check follows. (A log call never fails a run.)
             self._context.log.warning(f"Dagster's storage does not answer: {one_line(error)}")
             return
         if run is None or run.is_finished or run.status in CANCELLED:
@@ -290,7 +290,7 @@ class Waiting:
         self._give_up_taken_over()
 
     def _give_up_taken_over(self) -> None:
-        """Fail the jobs that another run has asked for since, in the name of the same requester."""
+        """Fail the jobs that another run of the same requester has taken over."""
         taken_over = self._store.taken_over(
             self._request.requester, run_id=self._request.run_id, numbers=self.jobs
         )
@@ -302,15 +302,15 @@ class Waiting:
 
     @contextmanager
     def withdrawing_if_cancelled(self) -> Iterator[None]:
-        """Take back what no parser holds and nobody else wants, if a person cancels the run.
+        """Withdraw the run's requests and its queued jobs that nobody else wants, if cancelled.
 
-        A run that ends for any other reason leaves its jobs queued: its retry waits for them, and
-        without one the sensor makes their tables.
+        A run that ends for any other reason leaves its jobs queued: its retry waits for them.
+        Without a retry, the sensor makes their tables.
         """
         try:
             yield
         except StoreError:
-            raise  # it cannot be reached; and nobody said that the jobs are not wanted
+            raise  # the store is unavailable; this is no cancellation
         except BaseException:
             self._withdraw_if_cancelled()
             raise
@@ -329,14 +329,14 @@ class Waiting:
                 run_id, by=cancelled_by(run_id), now=datetime.now(UTC)
             )
         except (SQLAlchemyError, StoreError) as error:
-            # What ended the run is raised. If it is cancelled, the sensor takes its jobs back.
+            # The caller re-raises the error. A sensor will withdraw a cancelled run's requests.
             self._context.log.warning(f"nothing was taken back: {one_line(error)}")
             return
         self._context.log.warning(f"withdrew {count_jobs(len(taken_back))} that no parser held")
 
 
 def parsed_materialization(job: Job) -> dg.AssetMaterialization:
-    """The materialization of a parsed date."""
+    """Return the materialization of a parsed date."""
     return dg.AssetMaterialization(
         asset_key=dg.AssetKey(["parsed", job.key.experiment, job.key.datatype]),
         partition=job.key.date.isoformat(),
@@ -345,7 +345,7 @@ def parsed_materialization(job: Job) -> dg.AssetMaterialization:
 
 
 def parsed_metadata(job: Job) -> dict[str, dg.MetadataValue]:
-    """What a person wants to know of a parsed date."""
+    """Return the metadata of a parsed date's materialization."""
     metadata: dict[str, dg.MetadataValue] = {
         "job": dg.MetadataValue.text(job.id),
         "attempt": dg.MetadataValue.int(job.attempt),
@@ -364,7 +364,7 @@ def parsed_metadata(job: Job) -> dict[str, dg.MetadataValue]:
 
 
 def _failure(outcome: Outcome) -> str:
-    """Why a date of the run failed, and what to do; empty if it was parsed."""
+    """Return why a date of the run failed and what to do; empty if it was parsed."""
     job, request = outcome.job, outcome.request
     advice = "see whether the date is still wanted"
     if request.withdrawn is not None:
@@ -382,7 +382,7 @@ def _failure(outcome: Outcome) -> str:
 def _list(client: "storage.Client", source: Source, key: JobKey) -> ArchiveListing | ArchiveError:
     try:
         return list_archives(client, key.bucket, key.prefix, source.filter)
-    except ArchiveError as error:  # it fails this date, and is reported with the others
+    except ArchiveError as error:  # fails only this date; reported with the other failures
         return error
 
 

@@ -1,8 +1,8 @@
 """Whose requests for jobs a Dagster run makes, and which are taken back after a cancellation.
 
-A run that was interrupted (its pod was evicted, its machine stopped) is not cancelled: what it
-asked for stays queued, and Dagster's retry of the run attaches to it. Only a person takes back:
-Dagster then says that the run is being cancelled, or is.
+A run that was interrupted (its pod was evicted, its machine stopped) is not cancelled: its jobs
+stay queued, and Dagster's retry of the run waits for them. Requests are withdrawn only if a person
+cancelled the run: its status is then CANCELING or CANCELED.
 """
 
 import datetime as dt
@@ -28,15 +28,14 @@ _CANCELLED_BACKFILL = ("CANCELING", "CANCELED")
 
 
 def find_requester(run: dg.DagsterRun, get_run: Callable[[str], dg.DagsterRun | None]) -> str:
-    """Name in whose name a run asks: all runs that share a parse of a date have one name.
+    """Return the requester of a run: the same for all runs that share a parse of a date.
 
-    A run that Dagster retries, or that a person re-executes from its failure, has the name of the
-    run that it repeats, which may have the name of an earlier one. One that a person
-    re-executes as a whole asks anew.
+    A retry by Dagster or a re-execution from failure has the requester of its parent run, which
+    may be a retry, too. A run that a person re-executes as a whole is a new requester.
 
     Args:
-        run: The run that asks.
-        get_run: Finds a run by its ID; ``None`` if it was deleted.
+        run: The run.
+        get_run: Finds a run by its ID; returns ``None`` if it was deleted.
     """
     while repeats := run.tags.get(PARENT_RUN_TAG):
         if not resumes(run.tags):
@@ -49,10 +48,10 @@ def find_requester(run: dg.DagsterRun, get_run: Callable[[str], dg.DagsterRun | 
 
 
 def refuse_cancelled(instance: dg.DagsterInstance, run: dg.DagsterRun, store: JobStore) -> None:
-    """Refuse to work for a backfill that a person cancelled; take back what was asked for.
+    """Fail a retry that works for a cancelled backfill; withdraw its parent run's requests.
 
-    A run that is lost while its backfill is being cancelled is retried by Dagster all the same, and
-    the retry is no run of the backfill any more: nobody would ever cancel it.
+    Dagster retries a run that is lost even while its backfill is being cancelled. The retry does
+    not belong to the backfill, so nothing would ever cancel it.
 
     Raises:
         dg.Failure: The run is such a retry.
@@ -73,15 +72,15 @@ def refuse_cancelled(instance: dg.DagsterInstance, run: dg.DagsterRun, store: Jo
 
 
 def cancelled_by(run_id: str) -> str:
-    """What the store keeps as ``withdrawn_by`` of the requests of a run that a person cancelled."""
+    """Return the ``withdrawn_by`` of requests withdrawn because a person cancelled a run."""
     return f"{BY_PERSON}, who cancelled Dagster run {run_id}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class CancelledRun:
-    """Requests to take back: those of ``run_id``, since ``cancelled`` was cancelled.
+    """Requests to withdraw: those of run ``run_id``, because run ``cancelled`` was cancelled.
 
-    The two differ where a person cancelled the retry of a run before it asked for anything.
+    The two differ if a person cancelled the retry of a run before the retry requested anything.
     """
 
     run_id: str
@@ -89,11 +88,12 @@ class CancelledRun:
 
 
 def cancelled_runs(waiting: Collection[str], runs: Iterable[dg.DagsterRun]) -> list[CancelledRun]:
-    """The runs that ended cancelled and left requests behind.
+    """Return the cancelled runs that left active requests.
 
     Args:
-        waiting: The runs that the job store has open requests of.
-        runs: These runs, as far as they ended badly, and the runs that continue them, newest last.
+        waiting: IDs of the runs with active requests in the job store.
+        runs: Those of them that failed or were cancelled, then the runs that continue them, newest
+            last.
     """
     newest: dict[str, dg.DagsterRun] = {}
     for run in runs:
@@ -112,12 +112,12 @@ def cancelled_runs(waiting: Collection[str], runs: Iterable[dg.DagsterRun]) -> l
 def withdraw_cancelled(
     instance: dg.DagsterInstance, store: JobStore, *, now: dt.datetime
 ) -> list[Job]:
-    """Take back what runs had asked for that ended cancelled without doing so themselves.
+    """Withdraw the requests of cancelled runs that did not withdraw them themselves.
 
-    A run whose process died, or never ran, cannot. Called in each tick of a sensor.
+    A run whose process died or never started cannot do so. A sensor calls this in each tick.
 
     Returns:
-        The jobs that became withdrawn.
+        The withdrawn jobs.
     """
     waiting = store.runs_waiting()
     withdrawn: list[Job] = []
@@ -127,9 +127,9 @@ def withdraw_cancelled(
 
 
 def _ended_badly(instance: dg.DagsterInstance, run_ids: Collection[str]) -> Sequence[dg.DagsterRun]:
-    """These runs, as far as they failed or were cancelled, and all that continue them."""
+    """Return the failed and cancelled runs, then all re-executions of the failed runs' roots."""
     if not run_ids:
-        return ()  # an empty list would find all runs
+        return ()  # an empty filter would match all runs
     statuses = [DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED]
     ended = instance.get_runs(RunsFilter(run_ids=sorted(run_ids), statuses=statuses))
     roots = {
@@ -139,6 +139,6 @@ def _ended_badly(instance: dg.DagsterInstance, run_ids: Collection[str]) -> Sequ
     }
     if not roots:
         return ended
-    # Dagster gives the newest first, and a retry is newer than what it retries.
+    # Dagster returns the newest first, and a retry is newer than the run that it retries.
     group = instance.get_runs(RunsFilter(tags={ROOT_RUN_TAG: sorted(roots)}))
     return [*ended, *reversed(group)]

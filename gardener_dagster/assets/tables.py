@@ -1,10 +1,10 @@
 """The asset graph: for each source its chain of tables, and the one step that makes them.
 
-A run may be of many dates: the step takes each through the selected tables. How a date is made is
-in ``date_tables``; when a run starts is the sensors' and the backfills' business.
+A run may cover many dates: the step makes the selected tables of each. ``date_tables`` makes the
+tables of one date; sensors and backfills start the runs.
 
-Dagster's graph shows the last part of a key only, the same for a source's whole chain; so the kinds
-say which table a node is.
+Dagster's graph shows only the last part of a key, which is the same for all tables of a source. So
+the asset kinds say which table a node is.
 """
 
 from collections.abc import Iterator
@@ -37,7 +37,7 @@ from gardener_dagster.resources import GCSResource, WarehouseResource, store_nee
 def build_assets(
     config: GardenerConfig, partitions: dg.PartitionsDefinition[str], catalog: Catalog
 ) -> list[dg.AssetsDefinition]:
-    """Every asset of the configuration."""
+    """Build all assets of the configuration."""
     tables = [_tables(config, source, partitions, catalog) for source in config.sources]
     return [build_parse(config, partitions, catalog), *tables]
 

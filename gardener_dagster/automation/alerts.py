@@ -1,9 +1,9 @@
 """The sensors that send failures of runs and of checks to a web hook.
 
-Both follow the ends of runs, with a cursor that moves past an end only when it was sent. So what a
-hook missed is sent at the next tick, and nothing is sent twice, unless the daemon dies between the
-hook's answer and the end of the tick. (Dagster's own ``run_failure_sensor`` moves on from what
-could not be sent.) Failures of before the sensor's first tick are not sent.
+Both read the end events of runs; the cursor moves past an event only when its alerts were sent. So
+failed deliveries are repeated at the next tick, and no alert is sent twice, unless the daemon dies
+between the hook's answer and the end of the tick. (Dagster's ``run_failure_sensor`` skips failed
+deliveries.) Failures before the sensor's first tick are not sent.
 """
 
 import json
@@ -22,11 +22,11 @@ from gardener_dagster.automation.run_requests import minimum_interval
 from gardener_dagster.automation.webhook import Alert, Webhook, WebhookError
 
 AT_ONCE = 200
-"""Ends of runs that are looked at in a tick."""
+"""Maximum number of end events per tick."""
 TICK_SECONDS = 30.0
-"""After which a tick begins no more alerts: one that takes a minute is cut off, and told again."""
+"""Limit for starting alerts: Dagster aborts a tick after a minute; its alerts are sent again."""
 DATES_TOLD = 5
-"""Alerts of one check of one run; a further one counts the other dates."""
+"""Maximum number of dates per check and run with their own alert; one more counts the others."""
 REASON_LINES = 5
 REASON_CHARACTERS = 1_000
 _RANGE = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
@@ -39,12 +39,12 @@ Failing = Mapping[str, str]
 
 @dataclass
 class Cursor:
-    """How far a sensor is.
+    """The position of a sensor in the end events of runs.
 
     Attributes:
-        after: the storage id of the last end of a run of which all was told.
-        told: alerts of the end after it that were told.
-        failing: of the checks that belong to no date, those that fail, and what was told of them.
+        after: storage id of the last end event whose alerts were all sent.
+        told: number of alerts of the next end event that were sent.
+        failing: failing checks without a date, each with its last description.
     """
 
     after: int
@@ -53,7 +53,7 @@ class Cursor:
 
     @classmethod
     def parse(cls, text: str) -> "Cursor":
-        """What ``str`` wrote."""
+        """Parse the output of ``str``."""
         return cls(**json.loads(text))
 
     def __str__(self) -> str:
@@ -62,7 +62,7 @@ class Cursor:
 
 @dataclass(frozen=True)
 class Ended:
-    """A run that ended, with the record of its end."""
+    """A run that ended, with its end event."""
 
     instance: dg.DagsterInstance
     run: dg.DagsterRun
@@ -70,11 +70,11 @@ class Ended:
 
 
 AlertsOf = Callable[[Ended, Webhook, Failing], tuple[list[Alert], Failing]]
-"""What there is to tell of an end, always in the same order; and what fails from then on."""
+"""Return the alerts of an end event, in a fixed order, and the new value of ``Cursor.failing``."""
 
 
 def build_alerts(config: GardenerConfig, webhook: Webhook | None) -> list[dg.SensorDefinition]:
-    """Both sensors; none where there is nobody to tell."""
+    """Build both sensors; none if no web hook is configured."""
     if webhook is None:
         return []
     interval = minimum_interval(config.monitor.polling_interval)
@@ -108,7 +108,7 @@ def _sensor(
             told = _tell(context.instance, webhook, cursor, ends, alerts_of)
         except WebhookError as error:
             if str(cursor) == context.cursor:
-                raise  # the tick fails, and the next one begins where this one did
+                raise  # the tick fails, and the next one starts at the same event
             context.log.error(f"{error}; the rest is sent at the next tick")
             told = "some failures"
         return dg.SensorResult(cursor=str(cursor), skip_reason=f"told {told}")
@@ -123,7 +123,7 @@ def _tell(
     ends: Sequence[End],
     alerts_of: AlertsOf,
 ) -> str:
-    """Tell what there is, and move the cursor with each alert that was taken."""
+    """Send the alerts of new end events; advance the cursor after each delivered alert."""
     told = 0
     deadline = time.monotonic() + TICK_SECONDS
     for record in _ends(instance, ends, after=cursor.after):
@@ -144,7 +144,7 @@ def _tell(
 
 
 def _ends(instance: dg.DagsterInstance, ends: Sequence[End], *, after: int) -> list[EventLogRecord]:
-    """The first ends of runs after one, oldest first."""
+    """Return the first ``AT_ONCE`` end events after a storage id, the oldest first."""
     found: list[EventLogRecord] = []
     for event_type in ends:
         of_type = RunStatusChangeRecordsFilter(event_type=event_type, after_storage_id=after)
@@ -153,7 +153,7 @@ def _ends(instance: dg.DagsterInstance, ends: Sequence[End], *, after: int) -> l
 
 
 def _newest_end(instance: dg.DagsterInstance, ends: Sequence[End]) -> int:
-    """The storage id of the last end of a run; -1 if there was none."""
+    """Return the storage id of the newest end event; -1 if there is none."""
     newest = [instance.fetch_run_status_changes(of_type, limit=1).records for of_type in ends]
     return max((record.storage_id for records in newest for record in records), default=-1)
 
@@ -197,7 +197,7 @@ def check_alerts(ended: Ended, webhook: Webhook, failing: Failing) -> tuple[list
 def _check_alerts(
     evaluation: dg.AssetCheckEvaluation, run: dg.DagsterRun, webhook: Webhook
 ) -> list[Alert]:
-    """One alert for each failing date that the check names; the last one counts the rest."""
+    """Return an alert for each of the first failing dates; a last one counts the rest."""
     failing = _failing_dates(evaluation)
     told = failing[:DATES_TOLD]
     alerts = [
@@ -266,7 +266,7 @@ def _evaluations(ended: Ended) -> Iterator[dg.AssetCheckEvaluation]:
 
 
 def _reason(ended: Ended) -> str | None:
-    """Why a run failed; ``None`` where it is for a check, which is sent as a failed check."""
+    """Return why a run failed; ``None`` if only checks failed: those have their own alert."""
     connection = ended.instance.get_records_for_run(
         ended.run.run_id, of_type=DagsterEventType.STEP_FAILURE
     )
@@ -299,7 +299,7 @@ def _said(event: dg.DagsterEvent) -> str:
 
 
 def _job(run: dg.DagsterRun) -> str:
-    """What a run is about: the job whose tables it makes, else its assets."""
+    """Return the job whose tables a run makes; else its assets; else its Dagster job."""
     if JOB_TAG in run.tags:
         return run.tags[JOB_TAG]
     names = sorted(key.to_user_string() for key in run.asset_selection or ())

@@ -15,10 +15,10 @@ from gardener_dagster.warehouse.names import JobContext, Partition
 
 
 def build_expire_tmp(config: GardenerConfig) -> dg.ScheduleDefinition:
-    """The job that deletes old tmp partitions, every night.
+    """Build the schedule that deletes expired tmp partitions, every night at 04:00 UTC.
 
-    BigQuery's own expiration of partitions counts from a partition's date, not from its last
-    change: it would delete a tmp partition of an old date as it is loaded.
+    BigQuery's partition expiration counts from the partition's date, not from its last change: it
+    would delete a tmp partition of an old date as soon as it is loaded.
     """
 
     @dg.op(
@@ -40,7 +40,7 @@ def build_expire_tmp(config: GardenerConfig) -> dg.ScheduleDefinition:
         for source in config.sources:
             try:
                 expired = warehouse.tables.expire_tmp(source_tables(source), ctx)
-            except WarehouseError as error:  # those of other sources are deleted all the same
+            except WarehouseError as error:  # continue with the other sources
                 failures.append(str(error))
                 continue
             for each in expired:
@@ -70,7 +70,7 @@ def build_expire_tmp(config: GardenerConfig) -> dg.ScheduleDefinition:
 
 
 def _forget(store: JobStore, partition: Partition, *, run_id: str, now: dt.datetime) -> None:
-    """Record a version without a requester, so that whoever made the partition loads it again."""
+    """Record a version without a requester, so that a retry of its run loads the rows again."""
     made = store.tables.partition(partition.table_id, partition.date)
     if made is not None:
         store.tables.record_partition(

@@ -1,10 +1,10 @@
 """Freshness: whether each source's newest complete date is as new as it should be by now.
 
-One asset without data of its own, ``freshness``, has a check for each source; so Dagster shows all
-of them on one page, its *Checks*, with the newest complete date and what holds the next one up.
-They run by their own schedule. (Dagster's freshness policies look at when any date was last made,
-so a backfill of old dates would hide that yesterday's is missing; its checks of the newest
-partition are superseded by them. As checks of the tables they would run with every date's tables.)
+The asset ``freshness`` has no data, but one check per source: its *Checks* page in Dagster shows
+the newest complete date of each source and why the next one is late. A schedule of its own runs
+the checks. (Dagster's freshness policies use the last materialization of any date, so a backfill of
+old dates would hide that yesterday is missing; they supersede its checks of the newest partition.
+Checks on the tables would run with the tables of every date.)
 """
 
 import datetime as dt
@@ -19,13 +19,13 @@ from gardener_dagster.planning.due_tables import job_key
 
 KEY = dg.AssetKey("freshness")
 DUE = dt.time(20, tzinfo=dt.UTC)
-"""When yesterday's should be complete: the schedule asks for it at 10:30, a lease is five hours."""
+"""When yesterday should be complete: it is requested at 10:30, and a lease lasts five hours."""
 ONE_DAY = dt.timedelta(days=1)
 _QUEUED = "see whether the sidecar (`gardener api`) and the parsers run"
 
 
 def build_freshness(config: GardenerConfig) -> dg.Definitions:
-    """The asset, its checks, their job and its schedule."""
+    """Build the asset, its checks, and the job and schedule that run them."""
     checks = [_check(source, config.start_date) for source in config.sources]
     job = dg.define_asset_job(
         "freshness",
@@ -57,18 +57,18 @@ def build_freshness(config: GardenerConfig) -> dg.Definitions:
 
 
 def due_date(now: dt.datetime) -> dt.date:
-    """The newest date that should be complete."""
+    """Return the newest date that should be complete."""
     today = now.astimezone(dt.UTC)
     return today.date() - ONE_DAY * (1 if today.timetz() >= DUE else 2)
 
 
 def describe(due: dt.date, newest: dt.date | None, job: Job | None) -> str:
-    """What a source's check says.
+    """Return the description of a source's check result.
 
     Args:
-        due: The date that should be complete.
-        newest: The newest that is; ``None`` if none is.
-        job: The job of the date that should be, if there is one.
+        due: The newest date that should be complete.
+        newest: The newest complete date; ``None`` if there is none.
+        job: The job of the due date, if there is one.
     """
     known = f"the newest complete date is {newest}" if newest else "no date was ever complete"
     if newest and newest >= due:

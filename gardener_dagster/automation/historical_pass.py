@@ -1,9 +1,9 @@
 """The sensor ``historical_pass``: parse all of history, date by date, then again.
 
-The chunk that is next is kept in the sensor's cursor before it is asked for, so it is the
-same one whatever comes in between; when its run has ended, the sources' places move on.
-A run that was lost before it asked for any job is tried again; a date that failed is not, in that
-pass. What comes next is planned in ``planning.history``.
+The cursor stores the next chunk before its run is requested, so an interrupted tick requests the
+same chunk again. When the run has ended, the sensor moves on to the next chunk. A run that ended
+before it requested any job is repeated; dates that failed are not, in the same pass.
+``planning.history`` plans the chunks.
 """
 
 import datetime as dt
@@ -25,11 +25,11 @@ from gardener_dagster.automation.run_requests import (
 from gardener_dagster.planning.history import Chunk, Place, begin, move_on
 
 TRIES = 3
-"""Runs for a chunk, where each was lost before it could ask for anything."""
+"""Maximum number of runs of a chunk, if each ends before it requests any job."""
 
 
 def historical_pass_sensor(config: GardenerConfig) -> dg.SensorDefinition:
-    """The sensor ``historical_pass``; a person turns it on and off in Dagster's UI."""
+    """Build the sensor ``historical_pass``; it can be turned on and off in Dagster's UI."""
     interval = minimum_interval(config.monitor.polling_interval)
 
     @dg.sensor(
@@ -64,7 +64,7 @@ def tick(
     *,
     now: dt.datetime,
 ) -> dg.SensorResult:
-    """Asks for the chunk, waits for its run, or moves on from it."""
+    """Request a run of the chunk, wait for it, or move on to the next chunk."""
     if place is None or place.chunk is None:
         following = begin(config, place, now=now)
         if following.chunk is None:
@@ -74,7 +74,7 @@ def tick(
     if any(run.status in NOT_ENDED for run in runs):
         return _at(place, "its run is in progress")
     requesters = {find_requester(run, instance.get_run_by_id) for run in runs}
-    # More than TRIES: Dagster's own retries of these runs carry their tags.
+    # There may be more runs than TRIES: Dagster's retries have the tags of the original run.
     if store.days.asked_by(requesters) or len(runs) >= TRIES:
         asked = {key for run in runs for key in run.asset_selection or ()}
         return _at(move_on(config, place, {"/".join(key.path[1:]) for key in asked}))

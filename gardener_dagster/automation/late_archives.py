@@ -1,6 +1,6 @@
 """The sensor ``late_archives``: list recent dates, and parse those again that got archives.
 
-Which dates are due is decided in ``planning.late``.
+``planning.late`` decides which dates are due.
 """
 
 import datetime as dt
@@ -35,11 +35,11 @@ from gardener_dagster.resources import GCSResource
 LISTINGS_AT_ONCE = 8
 SENSOR = "late_archives"
 LATE_TAG = "gardener/late"
-"""On a run that this sensor asks for: the date and, by their fingerprint, the late archives."""
+"""Tag of the runs that this sensor requests: the job key and the late archives' fingerprint."""
 
 
 def late_archives_sensor(config: GardenerConfig) -> dg.SensorDefinition:
-    """The sensor ``late_archives``."""
+    """Build the sensor ``late_archives``."""
     interval = minimum_interval(config.late_archives.interval)
 
     @dg.sensor(
@@ -68,7 +68,7 @@ def late_archives_sensor(config: GardenerConfig) -> dg.SensorDefinition:
         listings, errors = list_all(gcs, config, list(seen_until))
         if errors and not listings:
             raise errors[0]
-        for error in errors:  # the next look is for these; the others need not wait for it
+        for error in errors:  # retried at the next tick; the other dates need not wait
             context.log.error(str(error))
         late = find_late(seen_until, listings)
         for item in late:
@@ -96,7 +96,7 @@ def late_archives_sensor(config: GardenerConfig) -> dg.SensorDefinition:
 
 
 def _in_progress(instance: dg.DagsterInstance) -> set[str]:
-    """The names of the late dates that runs are to parse which have not ended."""
+    """Return ``Late.name`` of the dates that unfinished runs of this sensor parse."""
     runs = instance.get_runs(RunsFilter(tags={"dagster/sensor_name": SENSOR}, statuses=NOT_ENDED))
     return {run.tags.get(LATE_TAG, "") for run in runs}
 
@@ -104,16 +104,16 @@ def _in_progress(instance: dg.DagsterInstance) -> set[str]:
 def list_all(
     gcs: GCSResource, config: GardenerConfig, keys: Sequence[JobKey]
 ) -> tuple[dict[JobKey, ArchiveListing], list[ArchiveError]]:
-    """The archives of each key, and why those that are missing could not be listed."""
+    """List the archives of each key; return the listings, and the errors of the other keys."""
     if not keys:
-        return {}, []  # and no client, which takes seconds to import
+        return {}, []  # skips the client, which takes seconds to import
     client = gcs.client
     sources: dict[str, Source] = {source.name: source for source in config.sources}
 
     def look(key: JobKey) -> ArchiveListing | ArchiveError:
         try:
             return list_archives(client, key.bucket, key.prefix, sources[key.source].filter)
-        except ArchiveError as error:  # reported with the others
+        except ArchiveError as error:  # returned, so that the other keys are listed
             return error
 
     listings: dict[JobKey, ArchiveListing] = {}

@@ -28,10 +28,10 @@ ENDED_BADLY = [DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED]
 Cursor = TypeVar("Cursor", bound=BaseModel)
 
 RUNS_PER_TICK = 20
-"""The most runs of ``parse`` that one tick of a schedule or sensor asks for.
+"""Maximum number of ``parse`` runs that a schedule or sensor requests per tick.
 
-Dagster launches them one by one, so more would only make the tick long. What is left over is due at
-the next tick.
+Dagster launches them one by one, so more would only lengthen the tick. The remaining ones are due
+at the next tick.
 """
 PARTITION_TAG = "dagster/partition"
 NOT_ENDED = [
@@ -46,9 +46,9 @@ NOT_ENDED = [
 def minimum_interval(interval: dt.timedelta) -> int:
     """Return the ``minimum_interval_seconds`` that makes a sensor tick once per ``interval``.
 
-    One second less than the interval. The daemon looks every 5 s which sensors are due and compares
-    with the start of the last tick, which is slightly later than the look that started it: with
-    exactly 5 s, every second look comes too early.
+    It is one second less than the interval. The daemon checks every 5 s which sensors are due, and
+    a tick starts slightly after the check that triggers it: with exactly 5 s, every second check
+    would come too early.
     """
     return max(1, round(interval.total_seconds()) - 1)
 
@@ -62,7 +62,7 @@ def parse_request(
     priority: Priority,
     tags: Mapping[str, str],
 ) -> dg.RunRequest:
-    """Asks for a run of ``parse`` over some sources and all dates from the first to the last."""
+    """Request a run of ``parse`` for some sources and all dates from the first to the last."""
     all_tags = {PARSE_TAG: priority.name.lower(), **tags}
     if priority is not Priority.BACKFILL:
         all_tags[PRIORITY_TAG] = priority.name.lower()
@@ -87,18 +87,18 @@ def tables_request(
     backfill_id: str | None,
     tags: Mapping[str, str],
 ) -> dg.RunRequest:
-    """Asks for a run that makes some tables of a source, of all dates from the first to the last.
+    """Request a run that makes tables of a source, for all dates from the first to the last.
 
     Args:
         source: The source.
         keys: The assets of its tables.
         first: The first date.
-        last: The last one.
+        last: The last date.
         run_key: The run's idempotency key.
-        priority: Its place in the queue.
-        backfill_id: The backfill that it works for: what it makes counts for that, and is cancelled
-            with it.
-        tags: Its tags besides those.
+        priority: The run's priority in the queue.
+        backfill_id: The backfill that the run belongs to: its partitions count for the backfill,
+            and it is cancelled with it.
+        tags: Additional tags of the run.
     """
     all_tags = {tables_tag({QUEUE_TAG: QUEUE_ORDER[priority]}): source.experiment, **tags}
     if backfill_id:
@@ -130,7 +130,7 @@ def read_cursor(model: type[Cursor], text: str | None) -> Cursor | None:
     """Read a sensor's cursor, which a person can set in Dagster's UI.
 
     Raises:
-        ValueError: It is none of that sensor; the message says what to do.
+        ValueError: The text is not a cursor of that sensor; the message says what to do.
     """
     if not text:
         return None
@@ -150,9 +150,9 @@ def read_cursor(model: type[Cursor], text: str | None) -> Cursor | None:
 def unfinished(
     instance: dg.DagsterInstance, tags: Mapping[str, str]
 ) -> Iterator[tuple[str, dt.date]]:
-    """The sources, by name, and dates of the runs of ``parse`` with these tags that have not ended.
+    """Yield source name and date for each partition of unfinished ``parse`` runs with these tags.
 
-    A run whose tags name no dates, since a person wrote them, is left out: it fails anyway.
+    Skips runs whose tags contain no valid dates, as when a person wrote them: they fail anyway.
     """
     for run in instance.get_runs(RunsFilter(tags=dict(tags), statuses=NOT_ENDED)):
         for key in run.asset_selection or ():
@@ -161,7 +161,7 @@ def unfinished(
 
 
 def dates_of(tags: Mapping[str, str]) -> list[dt.date]:
-    """The dates that a run's tags say it makes; none if they name no dates."""
+    """Return the dates in a run's partition tags; none if the tags contain no valid dates."""
     single = tags.get(PARTITION_TAG, "")
     first, last = tags.get(RANGE_START_TAG, single), tags.get(RANGE_END_TAG, single)
     try:

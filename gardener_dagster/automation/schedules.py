@@ -13,11 +13,11 @@ from gardener_dagster.planning.daily import ONE_DAY, days_due, newest_due, recen
 
 
 def build_schedules(config: GardenerConfig) -> list[dg.ScheduleDefinition]:
-    """The daily schedule: at 10:30 UTC it asks for the day before, of every source."""
+    """Build the daily schedule: at 10:30 UTC it requests the day before for every source."""
 
     @dg.schedule(
         name="daily",
-        # At 10:30; and later on for what could not be asked for then.
+        # At 10:30, then hourly for dates that could not be requested before.
         cron_schedule="30 10-23 * * *",
         execution_timezone="UTC",
         target=dg.AssetSelection.assets(*map(parsed_key, config.sources)),
@@ -56,7 +56,7 @@ def build_schedules(config: GardenerConfig) -> list[dg.ScheduleDefinition]:
                 run.sources,
                 run.first,
                 run.last,
-                # The tick's: one that is done over asks for nothing twice.
+                # Contains the tick's time: a repeated tick requests no run twice.
                 run_key=f"daily/{run.first}/{now:%Y%m%dT%H%M}",
                 priority=Priority.DAILY,
                 tags={},

@@ -1,8 +1,8 @@
 """The sensors: thin, they fetch facts, ask ``planning`` what is due, and start it.
 
-``parsed_jobs`` follows the job store: tables for what was parsed. ``joins`` follows the versions of
-what a join reads, ``decisions`` what people decided about held partitions. To know why a run was
-started, or was not, read ``planning``.
+``parsed_jobs`` starts the tables of parsed jobs, ``joins`` starts joins whose inputs have changed,
+``decisions`` carries out decisions about held partitions. ``planning`` decides which runs are
+started.
 """
 
 import datetime as dt
@@ -39,7 +39,7 @@ JOBS_NAMED = 3
 
 
 def build_sensors(config: GardenerConfig) -> list[dg.SensorDefinition]:
-    """The sensors; they tick as often as ``monitor.polling_interval`` says."""
+    """Build the sensors; they tick once per ``monitor.polling_interval``."""
     interval = minimum_interval(config.monitor.polling_interval)
     return [_parsed_jobs(config, interval), _joins(config, interval), _decisions(config, interval)]
 
@@ -103,7 +103,7 @@ def _tables_request(run: due_tables.TablesRun) -> dg.RunRequest:
 
 
 def _outside_partitions(jobs: Sequence[Job], config: GardenerConfig) -> str:
-    """Say which parsed jobs get no tables, since Dagster has no partition for their date."""
+    """Describe the parsed jobs that get no tables because their dates have no partition."""
     if not jobs:
         return ""
     names = ", ".join(job.id for job in jobs)
@@ -115,9 +115,9 @@ def _outside_partitions(jobs: Sequence[Job], config: GardenerConfig) -> str:
 
 
 def unended_of(instance: dg.DagsterInstance, run_ids: Collection[str]) -> set[str]:
-    """Which of these runs are not over."""
+    """Return those of the runs that have not ended."""
     if not run_ids:
-        return set()  # an empty list would find all runs
+        return set()  # an empty filter would match all runs
     runs = instance.get_runs(filters=RunsFilter(run_ids=sorted(run_ids), statuses=NOT_ENDED))
     return {run.run_id for run in runs}
 

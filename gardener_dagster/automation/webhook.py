@@ -7,34 +7,34 @@ from urllib.parse import urlsplit
 Format = Literal["slack", "json"]
 
 SECONDS = 5.0
-"""For a hook to answer."""
+"""Timeout of a request to the web hook."""
 
 
 class WebhookError(RuntimeError):
-    """An alert was not taken. The message leaves the address out: Slack's is a secret."""
+    """An alert was not delivered. The message omits the URL: Slack's is a secret."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Alert:
-    """Something that somebody should look at."""
+    """A failure that a person should look at."""
 
     level: Literal["error", "warning"]
     title: str
-    job: str  # what it is about: an asset, or several
-    date: str  # or dates; "" where there is none
+    job: str  # the failed job or asset, or several assets
+    date: str  # or a range of dates; "" if there is none
     reason: str
-    link: str  # "" where Dagster's address is not known
+    link: str  # to the run in Dagster's UI; "" if Dagster's URL is not known
 
 
 @dataclass(frozen=True, kw_only=True)
 class Webhook:
-    """Where alerts go.
+    """A web hook that receives alerts.
 
     Args:
-        url: Takes a POST.
-        format: ``slack``: a text in Slack's markup, which Mattermost and others take too;
+        url: URL that accepts POST requests.
+        format: ``slack``: text in Slack's markup, which Mattermost and others also accept;
             ``json``: the fields of ``Alert``.
-        dagster_url: Of Dagster's UI, for links; ``""``: none.
+        dagster_url: URL of Dagster's UI, for links; ``""``: no links.
     """
 
     url: str
@@ -43,15 +43,15 @@ class Webhook:
 
     @classmethod
     def of(cls, url: str, format: str = "", dagster_url: str = "") -> "Webhook":
-        """A hook from what is configured.
+        """Create a hook from its settings.
 
         Args:
-            url: Its address.
-            format: ``slack`` or ``json``; empty: by the address.
-            dagster_url: Of Dagster's UI, or empty.
+            url: URL of the hook.
+            format: ``slack`` or ``json``; empty: ``slack`` if the host is Slack's, else ``json``.
+            dagster_url: URL of Dagster's UI, or empty.
 
         Raises:
-            ValueError: Neither is what it should be.
+            ValueError: The URL or the format is invalid.
         """
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -63,30 +63,30 @@ class Webhook:
         return cls(url=url, format=format, dagster_url=dagster_url.rstrip("/"))  # type: ignore[arg-type]  # one of the two
 
     def run_link(self, run_id: str) -> str:
-        """Where a run is looked at."""
+        """Return the URL of a run in Dagster's UI; empty if not known."""
         return f"{self.dagster_url}/runs/{run_id}" if self.dagster_url and run_id else ""
 
     def send(self, alert: Alert) -> None:
-        """Tell it.
+        """Send an alert.
 
         Raises:
-            WebhookError: It was not taken.
+            WebhookError: The alert was not delivered.
         """
-        import requests  # only where there is something to tell: a run's process pays for imports
+        import requests  # imported only when needed: it slows the start of a run's process
 
         body = slack_body(alert) if self.format == "slack" else asdict(alert)
         host = urlsplit(self.url).hostname
         try:
             response = requests.post(self.url, json=body, timeout=SECONDS)
         except requests.RequestException as error:
-            # Its message has the address; so has that of its cause.
+            # Its message contains the URL, and so does that of its cause.
             raise WebhookError(f"the web hook at {host}: {type(error).__name__}") from None
         if not response.ok:
             raise WebhookError(f"the web hook at {host} answered {response.status_code}")
 
 
 def slack_body(alert: Alert) -> dict[str, str]:
-    """An alert as Slack shows it; nothing in it is markup but our own."""
+    """Return the request body for Slack; markup in the alert's texts is escaped."""
     lines = [f"*{_escaped(alert.title)}*"]
     if alert.reason:
         lines += [f"> {_escaped(line)}" for line in alert.reason.splitlines()]

@@ -17,9 +17,9 @@ class DayFacts:
     Attributes:
         source: The source's name.
         date: The date.
-        job: Its newest job; ``None`` if it was never asked for.
-        raw_rows: In its raw partition; ``None`` if none was made.
-        joined_rows: In its joined partition; ``None`` if none was made.
+        job: The newest job; ``None`` if the date was never requested.
+        raw_rows: Number of rows in the raw partition; ``None`` if it was never made.
+        joined_rows: Number of rows in the joined partition; ``None`` if it was never made.
     """
 
     source: str
@@ -46,7 +46,7 @@ class DayFacts:
 def day_facts(
     store: JobStore, sources: Sequence[Source], dates: Sequence[dt.date]
 ) -> Iterator[DayFacts]:
-    """The facts of each source and date, source by source. Dates come in order; at least one."""
+    """Yield the facts of each source and date, by source. ``dates``: in order, at least one."""
     first, last = dates[0], dates[-1]
     for source in sources:
         jobs = store.days.latest([job_key(source, date) for date in dates])

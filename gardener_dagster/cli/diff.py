@@ -29,7 +29,7 @@ from gardener_dagster.warehouse.results import (
 )
 
 SHOWN = 60
-"""How many characters of a value are shown."""
+"""Maximum number of characters shown of a value."""
 _COUNTS = {
     "rows before": "rows_before",
     "rows after": "rows_after",
@@ -98,7 +98,7 @@ def diff(
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """What a comparison found."""
+    """The result of a comparison."""
 
     keys: "list[KeyDiff]"
     columns: "list[ColumnDiff]"
@@ -106,7 +106,7 @@ class Difference:
     jobs: "list[BqJob]"
 
     def values(self, of: Comparison) -> dict[str, Any]:
-        """As JSON has it."""
+        """Return the fields of the JSON output."""
         by_columns = {
             "columns": [asdict(each) for each in self.columns],
             "examples": [asdict(each) for each in self.examples],
@@ -120,7 +120,7 @@ class Difference:
         }
 
     def lines(self, source: str, of: Comparison) -> Iterator[str]:
-        """As a person reads it."""
+        """Yield the lines of the text output."""
         yield f"{source}: {of.before} (before), {of.after} (after)"
         counts = [[getattr(each, name) for name in _COUNTS.values()] for each in self.keys]
         rows = [
@@ -194,7 +194,7 @@ def _comparison(
 
 @contextmanager
 def _engine(config: GardenerConfig) -> Iterator[Engine]:
-    """BigQuery, for a person who waits."""
+    """Open a BigQuery engine that runs queries with interactive priority."""
     location = config.bigquery.location
     resource = WarehouseResource(project=settings.project(), location=location or None)
     with resource.get_client() as client:
@@ -213,7 +213,7 @@ def _engine(config: GardenerConfig) -> Iterator[Engine]:
 
 
 def _table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Rows as aligned text; the first is the head, and the first and last column are text."""
+    """Align rows as text: first and last column to the left, others to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     last = len(widths) - 1
     for row in rows:

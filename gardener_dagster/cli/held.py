@@ -24,7 +24,7 @@ Exit codes:
 
 
 def _options(command: Callable[..., None]) -> Callable[..., None]:
-    """Options that both commands have."""
+    """Add the options that both commands share."""
     for option in (
         click.option("--by", default=_user, help="Who decides.  [default: the user of this shell]"),
         click.option("--reason", default="", help="Why; it is kept in the job's history."),

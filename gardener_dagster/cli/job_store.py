@@ -27,7 +27,7 @@ source_option = click.option(
 
 
 def named_sources(config: GardenerConfig, names: tuple[str, ...]) -> tuple[Source, ...]:
-    """The sources of these names, or all where there are none; an unknown name ends the command."""
+    """Return the named sources, or all without names; an unknown name ends the command."""
     try:
         return tuple(map(config.source, names)) if names else config.sources
     except KeyError as error:
@@ -36,7 +36,7 @@ def named_sources(config: GardenerConfig, names: tuple[str, ...]) -> tuple[Sourc
 
 @contextmanager
 def store_errors() -> Iterator[None]:
-    """End the command, without a traceback, for what is wrong with the store or its settings."""
+    """Convert errors of the store or its settings to ``ClickException``: no traceback."""
     try:
         yield
     except StoreError as error:
@@ -44,7 +44,7 @@ def store_errors() -> Iterator[None]:
 
 
 def may_migrate() -> bool:
-    """Whether a command may make or migrate the store; a wrong setting ends the command."""
+    """Whether a command may create or migrate the store; an invalid setting ends the command."""
     try:
         return settings.may_migrate()
     except ValueError as error:
@@ -55,7 +55,7 @@ def existing_store_url(url: str | None) -> str:
     """Return the URL of the job store; a SQLite file that is missing ends the command.
 
     Raises:
-        StoreError: The URL is no store's.
+        StoreError: The URL is not a database URL.
     """
     address = settings.store_url(url)
     file = store_file(address)

@@ -18,19 +18,19 @@ COMMANDS = {
     "migrate": "migrate:migrate",
     "import-state": "import_state:import_state",
 }
-"""The module of each command, in this package, and its name there."""
+"""The module of each command in this package, and the command's name in the module."""
 
 
 class Commands(click.Group):
-    """Imports the module of a command when that is used: the sidecar has no need of Dagster."""
+    """Import a command's module only when the command is used: the sidecar needs no Dagster."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Returns the names of all commands."""
+        """Return the names of all commands."""
         del ctx
         return sorted(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Returns the command of that name, if there is one."""
+        """Return the command of that name, if there is one."""
         del ctx
         if cmd_name not in COMMANDS:
             return None

@@ -10,14 +10,14 @@ from gardener_dagster.planning.backfills import OlderThan
 
 
 class Dates(click.ParamType[tuple[dt.date, dt.date]]):
-    """``A:B``, both included, or one date."""
+    """A range of dates ``A:B``, both included, or one date."""
 
     name = "A:B"
 
     def convert(
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[dt.date, dt.date]:
-        """Returns the first and the last date."""
+        """Return the first and the last date."""
         if isinstance(value, tuple):
             return value
         first, _, last = str(value).partition(":")
@@ -38,7 +38,7 @@ class OlderThanOption(click.ParamType[OlderThan]):
     def convert(
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
     ) -> OlderThan:
-        """Returns what dates are to be older than."""
+        """Return the version or day that dates must be older than."""
         if isinstance(value, OlderThan):
             return value
         try:
@@ -55,7 +55,7 @@ class DurationOption(click.ParamType[dt.timedelta]):
     def convert(
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
     ) -> dt.timedelta:
-        """Returns the duration."""
+        """Return the duration."""
         try:
             return parse_duration(value)
         except ValueError as error:
@@ -63,7 +63,7 @@ class DurationOption(click.ParamType[dt.timedelta]):
 
 
 def read_config(path: str) -> GardenerConfig:
-    """Read the configuration; what is wrong with it ends the command."""
+    """Read the configuration; an invalid one ends the command."""
     try:
         return load_config(path)
     except ConfigError as error:

@@ -16,14 +16,14 @@ from gardener_dagster.local.stack.processes import PartFailedError
 
 
 class PartPort(click.ParamType[tuple[str, int]]):
-    """``NAME=NUMBER``: the port of a part of the stack."""
+    """The port of a component of the stack, as ``NAME=NUMBER``."""
 
     name = "NAME=NUMBER"
 
     def convert(
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[str, int]:
-        """Returns the part's name and its port."""
+        """Return the component's name and its port."""
         if isinstance(value, tuple):
             return value
         name, _, number = str(value).partition("=")
@@ -142,7 +142,7 @@ def dev(
 
 @contextmanager
 def _stack_errors() -> Iterator[None]:
-    """Tell what keeps a stack from running, without a traceback."""
+    """Convert errors of the stack to ``ClickException``: no traceback."""
     try:
         yield
     except (HomeError, PartFailedError, PortError) as error:

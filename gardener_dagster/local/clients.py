@@ -9,10 +9,10 @@ PROJECT = "mlab-local"
 
 
 def storage_client(url: str = "") -> storage.Client:
-    """A client of Cloud Storage.
+    """Return a client of Cloud Storage.
 
     Args:
-        url: Of an emulator; "": the one that STORAGE_EMULATOR_HOST names, else Google's.
+        url: URL of an emulator; "": STORAGE_EMULATOR_HOST if set, else Google's service.
     """
     url = url or settings.storage_emulator()
     if not url:
@@ -25,10 +25,10 @@ def storage_client(url: str = "") -> storage.Client:
 
 
 def bigquery_client(url: str) -> bigquery.Client:
-    """A client of the local BigQuery.
+    """Return a client of the local BigQuery.
 
     Args:
-        url: Of the server.
+        url: URL of the server.
     """
     return bigquery.Client(
         project=PROJECT,

@@ -13,7 +13,7 @@ def find(name: str) -> Path:
 
 
 def packaged(name: str) -> Path:
-    """Return the file of the checkout that the code is in, or else the one that was installed.
+    """Return the file in the checkout that the code is in, or else the installed one.
 
     Raises:
         FileNotFoundError: The installation has no such file.
@@ -28,13 +28,13 @@ def packaged(name: str) -> Path:
 
 
 def write_all(folder: Path) -> list[Path]:
-    """Write all files into a folder, which is made if it is missing.
+    """Write all configuration files into a folder, which is created if it is missing.
 
     Returns:
-        The files.
+        The paths of the files.
 
     Raises:
-        FileExistsError: One of them is there already; nothing was written.
+        FileExistsError: One of them already exists; nothing was written.
         FileNotFoundError: The installation has no such file; nothing was written.
     """
     paths = [folder / name for name in NAMES]

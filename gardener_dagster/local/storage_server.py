@@ -20,16 +20,16 @@ _RESUME_INCOMPLETE = 308
 class ListOfObjects:
     """A copy of the emulator's list of all objects, made before each request.
 
-    The emulator writes its list in place. If its process is killed meanwhile, half a list is left;
-    the next start restores the copy. Only the change that was being made is lost, and no client was
-    told that it had been made.
+    The emulator writes its list in place. If its process is killed during a write, the list is
+    incomplete, and the next start restores the copy. Only the interrupted change is lost, and it
+    was not yet confirmed to the client.
     """
 
     def __init__(self, folder: Path) -> None:
-        """Restore the copy if the list is no JSON. Call it before the emulator reads the list."""
+        """Restore the copy if the list is not JSON; must run before the emulator reads it."""
         self._list = folder / STORAGE_DIR / ".meta"
         self._before = self._list.with_name(".meta.before")
-        self._kept: tuple[int, int] | None = None  # when it changed (nanoseconds), its size
+        self._kept: tuple[int, int] | None = None  # the list's modification time (ns) and size
         if self._before.exists() and not _is_json(self._list):
             shutil.copyfile(self._before, self._list)
 
@@ -69,10 +69,10 @@ class StorageHandler(RequestHandler):  # type: ignore[misc]  # the emulator has 
         super().handle_one_request()
 
     def send_response(self, code: int, message: str | None = None) -> None:
-        """Begin the answer.
+        """Start the response; replace status 308 for Go's clients.
 
-        The emulator says "the chunk has arrived, send the next one" with status 308, which Python's
-        clients expect. To Go's, 308 is a redirect: they ask for 200 and the status in a header
+        The emulator confirms a chunk of an upload with status 308, as Python's clients expect. Go's
+        clients treat 308 as a redirect: they request status 200 with the 308 in a header
         (``google.golang.org/api/internal/gensupport``, ``resumable.go``).
         """
         wants_no_308 = self.headers.get("X-GUploader-No-308", "").casefold() == "yes"
@@ -92,8 +92,8 @@ class StorageServer(HTTPServer):
         """Bind the port and open the folder.
 
         Args:
-            address: Host and port; port 0: any that is free.
-            folder: Where buckets and objects are; it is made where it is missing.
+            address: Host and port; port 0: any free port.
+            folder: Folder of the buckets and objects; it is created if it is missing.
         """
         objects = ListOfObjects(folder)
         storage = Storage(data_dir=str(folder.resolve()))

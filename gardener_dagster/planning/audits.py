@@ -1,6 +1,6 @@
 """The audits and asset checks: each judges a partition by numbers that it is given. Pure.
 
-``publication`` decides what follows; ``assets.checks`` has the numbers.
+``publication`` decides whether to publish; ``assets.checks`` provides the numbers.
 """
 
 import statistics
@@ -12,21 +12,21 @@ from gardener_api.store.tables.check_results import CheckResult
 from gardener_dagster.warehouse.results import KeyCount, Origin
 
 NAMED = 10
-"""So many archives are named in a description; the metadata has up to ten times as many."""
+"""Maximum number of archives named in a description; the metadata names up to ten times as many."""
 
 WEEK_NEEDS = 3
-"""Fewer days with rows than this say nothing about what is usual."""
+"""Minimum number of days with rows for a comparison with the week before."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What a check found.
+    """The result of an audit or check.
 
     Attributes:
-        passed: Whether all is as it must be.
-        warns: What is wrong may have a good reason: a person should look, nothing more.
-        description: What was found, and if it is wrong, what to do.
-        metadata: The numbers behind it.
+        passed: Whether the check passed.
+        warns: Whether a failure is only a warning: it may be legitimate, so a person should look.
+        description: What was found and, if the check failed, what to do.
+        metadata: The numbers that the verdict is based on.
     """
 
     passed: bool
@@ -35,11 +35,11 @@ class Verdict:
     metadata: Mapping[str, int | float | str] = field(default_factory=dict)
 
     def result(self, table: str, name: str) -> CheckResult:
-        """The verdict as the job store keeps it.
+        """Convert the verdict to the form that the job store keeps.
 
         Args:
-            table: ``<dataset>.<table>`` that was checked.
-            name: Of the check.
+            table: The checked table, as ``<dataset>.<table>``.
+            name: Name of the check.
         """
         return CheckResult(
             table=table,
@@ -52,11 +52,11 @@ class Verdict:
 
 
 def unique_keys(key: Sequence[str], count: KeyCount) -> Verdict:
-    """No two rows share their key, and no row was lost when duplicates were removed.
+    """Check that no two rows have the same key, and that removing duplicates lost no row.
 
     Args:
-        key: The columns.
-        count: Of raw. Fewer duplicates than none: raw has fewer rows than there are keys.
+        key: The columns of the dedup key.
+        count: Counts of the partition. Negative ``duplicates``: there are fewer rows than keys.
     """
     name = ", ".join(key)
     if count.duplicates > 0:
@@ -79,9 +79,9 @@ def unique_keys(key: Sequence[str], count: KeyCount) -> Verdict:
 
 
 def rows_present(rows: int, archives: int, objects: Iterable[ParsedObject]) -> Verdict:
-    """There are rows, unless there are no archives.
+    """Check that there are rows if there are archives.
 
-    Archives without a test make no rows: that is possible, but a person should look.
+    Only a warning if the parsers wrote no rows: archives may contain no tests.
     """
     written = sum(o.rows if o.rows is not None else bool(o.size) for o in objects)
     if rows or not archives:
@@ -109,13 +109,13 @@ def archives_parsed(
     objects: Iterable[ParsedObject],
     origins: Sequence[Origin],
 ) -> Verdict:
-    """Each archive that is in the bucket now was parsed, and its rows are in raw.
+    """Check that each archive now in the bucket was parsed, and that its rows are in raw.
 
     Args:
-        bucket: Of the archives.
+        bucket: Bucket of the archives.
         archives: Names of the date's archives.
-        objects: What parsers wrote of them.
-        origins: Where the rows of raw come from.
+        objects: Objects that parsers wrote for the date.
+        origins: Archives and parser versions of the audited rows.
     """
     loaded = {origin.archive for origin in origins}
     written = {o.name: o for o in objects}
@@ -154,7 +154,7 @@ def archives_parsed(
 
 
 def one_parser_version(origins: Sequence[Origin]) -> Verdict:
-    """The rows of a date were made by one version of the parser."""
+    """Check that one version of the parser wrote all rows of a date."""
     rows: dict[str, int] = {}
     for origin in origins:
         rows[origin.version] = rows.get(origin.version, 0) + origin.rows
@@ -173,12 +173,12 @@ def one_parser_version(origins: Sequence[Origin]) -> Verdict:
 
 
 def rows_of_previous(rows: int, previous: int | None, *, share: float) -> Verdict:
-    """The partition has about as many rows as before it was replaced, or more.
+    """Check that the partition does not have far fewer rows than its previous version.
 
     Args:
-        rows: Now.
-        previous: Of the version before; None: there was none.
-        share: Of the previous rows that there must be.
+        rows: Number of rows now.
+        previous: Number of rows of the previous version; None: there was none.
+        share: Minimum of ``rows``, as a share of ``previous``.
     """
     if previous is None:
         return Verdict(passed=True, description="the first version", metadata={"rows": rows})
@@ -193,12 +193,12 @@ def rows_of_previous(rows: int, previous: int | None, *, share: float) -> Verdic
 
 
 def ids_of_previous(kept: int, removed: int, *, share: float) -> Verdict:
-    """The partition has about all ids of the version that it replaces.
+    """Check that the partition has nearly all ids of the version that it replaces.
 
     Args:
-        kept: Ids that both have.
-        removed: Ids that only the version before has.
-        share: Of the previous ids that there must be.
+        kept: Number of ids in both versions.
+        removed: Number of ids in the previous version only.
+        share: Minimum share of the previous ids that must be kept.
     """
     before = kept + removed
     if not before:
@@ -214,13 +214,13 @@ def ids_of_previous(kept: int, removed: int, *, share: float) -> Verdict:
 
 
 def unique_ids(rows: int, ids: int, *, before: float | None, share: float) -> Verdict:
-    """Ids are about as unique as in the version before: a dedup key may be finer than the id.
+    """Check that ids repeat no more than in the previous version: dedup keys may have more columns.
 
     Args:
-        rows: With a key.
-        ids: Different ones of them.
-        before: Different ids a row in the version before; None: there was none.
-        share: Of that, which there must be.
+        rows: Number of rows with a key.
+        ids: Number of distinct ids among them.
+        before: Distinct ids per row in the previous version; None: there was none.
+        share: Minimum of ``ids / rows``, as a share of ``before``.
     """
     found = ids / rows if rows else 1.0
     if before is None:
@@ -242,14 +242,14 @@ def unique_ids(rows: int, ids: int, *, before: float | None, share: float) -> Ve
 def annotated_of_previous(
     rows: int, annotated: int, before: tuple[int, int] | None, *, share: float
 ) -> Verdict:
-    """About as large a share of the rows is annotated as in the version before.
+    """Check that the share of annotated rows is not far below that of the previous version.
 
     Args:
-        rows: Of the partition to be joined.
-        annotated: How many of them have an annotation.
-        before: Rows of the joined partition that is replaced, and how many were annotated; None:
-            there is none, or it is not known.
-        share: Of the previous share that there must be.
+        rows: Number of rows of the partition to be joined.
+        annotated: Number of them that have an annotation.
+        before: Number of rows and of annotated rows of the joined partition that is replaced;
+            None: there is none, or the numbers are not known.
+        share: Minimum of ``annotated / rows``, relative to the previous share.
     """
     found = annotated / rows if rows else 1.0
     if before is None or not before[0]:
@@ -271,12 +271,12 @@ def annotated_of_previous(
 
 
 def rows_of_week(rows: int, days_before: Sequence[int], *, share: float) -> Verdict:
-    """The date has about as many rows as the days before it.
+    """Check that the date has about as many rows as the days before it.
 
     Args:
-        rows: Of the date.
-        days_before: Of the seven days before it; 0: not made.
-        share: Of the median that there must be; nor may there be more than the median over it.
+        rows: Number of rows of the date.
+        days_before: Numbers of rows of the seven days before it; 0: not made.
+        share: ``rows`` must be from ``share * median`` to ``median / share``; 0: no limits.
     """
     made = [count for count in days_before if count]
     if len(made) < WEEK_NEEDS:
@@ -297,7 +297,7 @@ def rows_of_week(rows: int, days_before: Sequence[int], *, share: float) -> Verd
 
 
 def rows_of_raw(rows: int, rows_of_raw: int) -> Verdict:
-    """The join lost and multiplied nothing."""
+    """Check that the joined partition has as many rows as raw."""
     same = rows == rows_of_raw
     return Verdict(
         passed=same,
@@ -311,21 +311,21 @@ def rows_of_raw(rows: int, rows_of_raw: int) -> Verdict:
 
 
 def wrong_row_count(error: str) -> Verdict:
-    """The join found that it does not have the rows of raw.
+    """Return the failed verdict of a join whose number of rows differs from raw's.
 
     Args:
-        error: What it said.
+        error: The error message of the join.
     """
     return Verdict(passed=False, description=error)
 
 
 def annotated(rows: int, annotated: int, *, share: float) -> Verdict:
-    """Enough rows have an annotation.
+    """Check that enough rows have an annotation.
 
     Args:
-        rows: Of the joined partition.
-        annotated: How many of them have one.
-        share: That must have one.
+        rows: Number of rows of the partition.
+        annotated: Number of them that have an annotation.
+        share: Minimum share of annotated rows.
     """
     found = annotated / rows if rows else 1.0
     low = found < share

@@ -1,6 +1,6 @@
 """What a backfill is expected to cost, from what its dates or their neighbours cost before. Pure.
 
-An expectation, not a bound: archives that came since, and a new parser, change it.
+This is an estimate, not a bound: new archives and a new parser version change the cost.
 """
 
 import datetime as dt
@@ -13,16 +13,16 @@ from gardener_api.store.queries.plan_queries import Cost
 from gardener_dagster.planning.backfills import BackfillPlan, Records
 
 NEIGHBOUR_DAYS = 31
-"""How far away a date may be that stands for one that was never made."""
+"""Maximum distance, in days, of the date whose cost stands in for a date without one."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Capacity:
-    """What parsers have to do already, and how many there are.
+    """The number of parsers and the length of their queue.
 
     Attributes:
-        parsers: That have a job, or had one in the last day.
-        queued: Jobs that are handed out before those of the backfill.
+        parsers: Number of parsers that have a job, or had one in the last day.
+        queued: Number of queued jobs that are handed out before those of the backfill.
     """
 
     parsers: int
@@ -31,15 +31,15 @@ class Capacity:
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """What a backfill is expected to cost.
+    """The expected cost of a backfill.
 
     Attributes:
-        jobs: Dates of sources that it makes.
-        pending: Those of them that have an unfinished job already.
-        from_neighbours: Those of them that a neighbour stands for.
-        unknown: Those of them that nothing is known of, and that the total leaves out.
-        total: The sum of the others.
-        parses: Whether parsers work for it; else only tables are made.
+        jobs: Number of jobs: one per source and date.
+        pending: Number of jobs that exist already and are unfinished.
+        from_neighbours: Number of jobs whose cost is that of a nearby date.
+        unknown: Number of jobs of unknown cost, which the total excludes.
+        total: Total cost of all other jobs.
+        parses: Whether the dates are parsed; otherwise only tables are made.
     """
 
     jobs: int
@@ -50,9 +50,9 @@ class Estimate:
     parses: bool
 
     def time_to_finish(self, capacity: Capacity) -> dt.timedelta | None:
-        """How long parsers need for what waits already and for the backfill; ``None``: not known.
+        """Return the time to parse the queue and the backfill; ``None``: not known.
 
-        A job that nothing is known of counts as the mean of the others.
+        Queued jobs and jobs of unknown cost count with the mean of the known ones.
         """
         known = self.jobs - self.unknown
         if not self.parses or not known or not capacity.parsers:
@@ -62,7 +62,7 @@ class Estimate:
         return dt.timedelta(seconds=each * (self.jobs + waiting) / capacity.parsers)
 
     def lines(self, capacity: Capacity) -> Iterator[str]:
-        """Describe it, for a person."""
+        """Yield the estimate as lines of text."""
         yield f"Expected, from the last time that each date was made{self._reservations()}:"
         for name, value in self._values(capacity):
             yield f"  {name:15} {value}"
@@ -107,13 +107,12 @@ class Estimate:
 
 
 def estimate(plan: BackfillPlan, records: Mapping[str, Records], *, parses: bool) -> Estimate:
-    """What a plan is expected to cost.
+    """Estimate the cost of a plan.
 
     Args:
         plan: The plan.
-        records: What is known of each source's dates, and of dates near them, by the name of the
-            source.
-        parses: Whether parsers work for it; else only tables are made.
+        records: Records of each source's dates and of nearby dates, by source name.
+        parses: Whether the dates are parsed; otherwise only tables are made.
     """
     total, from_neighbours, unknown = Cost(), 0, 0
     for source in plan.sources:
@@ -141,7 +140,7 @@ def estimate(plan: BackfillPlan, records: Mapping[str, Records], *, parses: bool
 
 
 def _nearest(date: dt.date, known: list[dt.date]) -> dt.date | None:
-    """The nearest of sorted dates, the earlier of two, within ``NEIGHBOUR_DAYS``."""
+    """Return the nearest of sorted dates within ``NEIGHBOUR_DAYS``; the earlier one on a tie."""
     at = bisect_left(known, date)
     beside = known[max(0, at - 1) : at + 1]
     nearest = min(beside, key=lambda other: abs(other - date), default=None)

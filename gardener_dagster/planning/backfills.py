@@ -17,17 +17,17 @@ _MADE, _FAILED, _NEVER = "made already", "failed, see --failed", "never made, se
 Records = Mapping[dt.date, DateRecord]
 Dates = tuple[dt.date, ...]
 Targets = Mapping[dt.date, dt.datetime]
-"""The dates of unfinished backfills, and when the newest of them was started."""
+"""Start time of the newest unfinished backfill of each date."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class OlderThan:
-    """What a date must be older than: a version of the parser, or a day; one of both is set.
+    """The limit of ``--older-than``: a parser version or a day; exactly one of them is set.
 
     Attributes:
-        text: As a person wrote it.
-        version: The numbers of the version.
-        day: Parsed before this day, UTC.
+        text: The value as entered.
+        version: Numbers of the parser version.
+        day: Day in UTC; dates parsed before it are older.
     """
 
     text: str
@@ -36,10 +36,10 @@ class OlderThan:
 
     @classmethod
     def parse(cls, text: str) -> "OlderThan":
-        """Read a version like ``v2.6.1``, or a date like ``2024-03-01``.
+        """Parse a version like ``v2.6.1``, or a date like ``2024-03-01``.
 
         Raises:
-            ValueError: It is neither.
+            ValueError: The text is neither.
         """
         try:
             return cls(text=text, day=dt.date.fromisoformat(text))
@@ -50,7 +50,7 @@ class OlderThan:
         return cls(text=text, version=version)
 
     def is_older(self, record: DateRecord) -> bool | None:
-        """Whether a date that was made is older; ``None``: the store does not know."""
+        """Whether a made date is older; ``None``: the store does not know."""
         if self.day is not None:
             made = record.parsed or min(record.made.values(), default=None)
             return None if made is None else made.astimezone(dt.UTC).date() < self.day
@@ -63,12 +63,12 @@ class OlderThan:
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
-    """Which dates are wanted of those that were asked for: each that one of these is true of.
+    """A filter of the requested dates: a date is selected if it meets any of the criteria.
 
     Attributes:
-        missing: It was never made.
-        failed: Its newest job failed.
-        older_than: It was made, by an older parser or before a day.
+        missing: Select dates that were never made.
+        failed: Select dates whose newest job failed.
+        older_than: Select dates made by an older parser version, or before a day.
     """
 
     missing: bool = False
@@ -84,12 +84,12 @@ class Selection:
         tables: Sequence[str],
         targeted: dt.datetime | None = None,
     ) -> str:
-        """Why a date is not wanted; empty if it is.
+        """Return why a date is not selected; empty if it is.
 
         Args:
-            record: Of the date.
-            tables: That are there once the date is made.
-            targeted: When an unfinished backfill with this date was started; ``None``: there is
+            record: Record of the date.
+            tables: Tables that exist once the date is made.
+            targeted: Start of the newest unfinished backfill with this date; ``None``: there is
                 none.
         """
         if record.state in OPEN:
@@ -111,12 +111,12 @@ class Selection:
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """A source that dates are asked for of.
+    """A source to backfill.
 
     Attributes:
         name: ``<experiment>/<datatype>``.
-        assets: The keys of its assets that will be made, each by its parts.
-        tables: That are there once a date is made, as ``<dataset>.<table>``.
+        assets: Asset keys to materialize, each as the parts of its path.
+        tables: Tables that exist once a date is made, as ``<dataset>.<table>``.
     """
 
     name: str
@@ -131,8 +131,8 @@ class SourcePlan:
     Attributes:
         wanted: The source.
         dates: The dates that will be made, in order.
-        pending: Those of them that have an unfinished job, which the backfill attaches to.
-        skipped: The dates that will not be made, in order, by the reason.
+        pending: Those of ``dates`` with an unfinished job, to which the backfill attaches.
+        skipped: The dates that will not be made, in order, by reason.
     """
 
     wanted: Wanted
@@ -146,15 +146,15 @@ class BackfillPlan:
     """What a backfill makes.
 
     Attributes:
-        sources: What it makes of each source.
-        left_out: The dates that have no partition, in order, by the reason.
+        sources: The plan of each source.
+        left_out: The dates without a partition, in order, by reason.
     """
 
     sources: tuple[SourcePlan, ...]
     left_out: Mapping[str, Dates] = field(default_factory=dict)
 
     def groups(self) -> dict[Dates, tuple[SourcePlan, ...]]:
-        """The sources by their dates: Dagster's backfill has the same dates for all its assets."""
+        """Group sources by their dates: all assets of a Dagster backfill have the same dates."""
         groups: dict[Dates, tuple[SourcePlan, ...]] = {}
         for plan in self.sources:
             if plan.dates:
@@ -162,7 +162,7 @@ class BackfillPlan:
         return groups
 
     def lines(self) -> Iterator[str]:
-        """Describe it, for a person."""
+        """Yield the plan as lines of text."""
         for dates, plans in self.groups().items():
             yield f"Will be made: {_ranges(dates)} of"
             for plan in plans:
@@ -189,12 +189,12 @@ def plan_backfill(
 
     Args:
         wanted: The sources.
-        dates: The dates asked for, in any order, also several times.
+        dates: The requested dates, in any order; duplicates are allowed.
         start_date: The first partition.
         today: The date in UTC. The last partition is the day before.
-        selection: Which of the dates are wanted; left out: all.
-        records: What is known of each source's dates, by the name of the source.
-        targets: The dates of unfinished backfills, by the name of the source.
+        selection: Filter of the dates; default: all.
+        records: Records of each source's dates, by source name.
+        targets: Dates of unfinished backfills, by source name.
     """
     asked = sorted(set(dates))
     outside = {
@@ -246,23 +246,23 @@ def _plan_source(
 
 
 def is_made(record: DateRecord, tables: Sequence[str]) -> bool:
-    """Whether all tables of a date were written; those of an older gardener are not in the store.
+    """Whether all tables of a date were made; those of an older gardener are not in the store.
 
     Args:
-        record: Of the date.
-        tables: That are there once the date is made.
+        record: Record of the date.
+        tables: Tables that exist once the date is made.
     """
     return record.state is JobState.COMPLETE or all(table in record.made for table in tables)
 
 
 def version_numbers(version: str) -> tuple[int, ...] | None:
-    """The numbers of a version like ``v2.6.1``; ``None`` for any other text."""
+    """Return the numbers of a version like ``v2.6.1``; ``None`` for any other text."""
     match = _VERSION.fullmatch(version)
     return tuple(map(int, match[1].split("."))) if match else None
 
 
 def _by_reason(sources: Iterable[SourcePlan]) -> dict[str, dict[Dates, list[str]]]:
-    """The names of the sources that skip the same dates for a reason."""
+    """Group the names of sources by reason, then by the dates skipped for it."""
     found: dict[str, dict[Dates, list[str]]] = {}
     for plan in sources:
         for reason, dates in plan.skipped.items():
@@ -271,7 +271,7 @@ def _by_reason(sources: Iterable[SourcePlan]) -> dict[str, dict[Dates, list[str]
 
 
 def _ranges(dates: Sequence[dt.date]) -> str:
-    """Dates as ranges: ``2024-03-01 to 2024-03-04, 2024-03-09 (5 dates)``."""
+    """Format dates as ranges: ``2024-03-01 to 2024-03-04, 2024-03-09 (5 dates)``."""
     ranges = consecutive(dates, lambda date: date, most=len(dates))
     told = ", ".join(str(r[0]) if len(r) == 1 else f"{r[0]} to {r[-1]}" for r in ranges)
     return f"{told} ({len(dates):,} {'date' if len(dates) == 1 else 'dates'})"

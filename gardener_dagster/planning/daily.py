@@ -1,8 +1,8 @@
-"""Which days the daily schedule asks for: a pure plan over what was asked for.
+"""Plan which days the daily schedule requests. Pure.
 
-Dagster makes up for one missed tick, not for all: so the plan does not follow from the tick alone.
-It looks which of the last days nobody has asked for since they were due, and so finds days that
-were missed because Dagster was down, archives could not be listed, or a run was lost.
+Dagster makes up for one missed tick only, so the plan does not rely on ticks: it selects the recent
+days that nobody has requested since they became due. This includes days that were missed because
+Dagster was down, archives could not be listed, or a run was lost.
 """
 
 import datetime as dt
@@ -15,7 +15,7 @@ from gardener_api.jobs.job import JobKey
 from gardener_dagster.planning.due_tables import job_key
 
 DUE = dt.time(10, 30, tzinfo=dt.UTC)
-"""When the archives of the day before are there, as a rule."""
+"""Time of day at which the archives of the day before are usually in the bucket."""
 
 ONE_DAY = dt.timedelta(days=1)
 
@@ -30,22 +30,22 @@ class DailyRun:
 
 
 def due_at(date: dt.date) -> dt.datetime:
-    """When a date is to be asked for."""
+    """Return the time at which a date becomes due."""
     return dt.datetime.combine(date + ONE_DAY, DUE)
 
 
 def newest_due(now: dt.datetime) -> dt.date:
-    """The last date that is due."""
+    """Return the last date that is due."""
     yesterday = now.astimezone(dt.UTC).date() - ONE_DAY
     return yesterday if due_at(yesterday) <= now else yesterday - ONE_DAY
 
 
 def recent_dates(config: GardenerConfig, days: int, *, now: dt.datetime) -> list[dt.date]:
-    """The last dates that are due, at most so many, oldest first; none that is no partition.
+    """Return the last ``days`` due dates that have a partition, oldest first.
 
     Args:
-        config: Its ``start_date`` is the first partition; it may be moved.
-        days: How many; any number.
+        config: The configuration; ``start_date`` is the first partition.
+        days: Maximum number of dates.
         now: The time.
     """
     newest = newest_due(now)
@@ -61,17 +61,17 @@ def days_due(
     first_daily: Mapping[str, dt.date],
     on_their_way: AbstractSet[tuple[str, dt.date]],
 ) -> list[DailyRun]:
-    """The runs to ask for, the earliest dates first.
+    """Return the runs to request, the earliest dates first.
 
     Args:
-        config: How many days are caught up, and of which sources.
+        config: The configuration: its sources, and ``daily.catch_up_days``.
         now: The time.
-        asked: When a date was last asked for, by anybody. A request that was made after the date
-            was due is enough, whoever made it, also if a person took it back; one that anything but
-            a person took back is not in here.
-        first_daily: A source's first daily date, by its name. It has nothing to catch up before it;
-            one that never had any starts with the newest day.
-        on_their_way: Sources and dates of daily runs that have not ended.
+        asked: Time of the last request for each job. A date is done if anybody requested it after
+            it became due, even if a person withdrew the request. Requests withdrawn by anything
+            else are not included.
+        first_daily: First daily date of each source, by name; earlier dates are not caught up. A
+            source without an entry starts with the newest due date.
+        on_their_way: Source names and dates of unfinished daily runs.
     """
     runs: list[DailyRun] = []
     for date in recent_dates(config, config.daily.catch_up_days, now=now):

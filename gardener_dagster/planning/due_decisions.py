@@ -10,12 +10,12 @@ from gardener_dagster.planning.lost_tables import MOST_LOST
 
 @dataclass(frozen=True, kw_only=True)
 class DecisionRuns:
-    """The runs of Dagster that were started for a decision.
+    """The Dagster runs that were started for a decision.
 
     Attributes:
-        count: How many.
-        in_progress: Whether one has not ended, or will be retried.
-        cancelled: Whether a person cancelled the last one.
+        count: Number of runs.
+        in_progress: Whether a run has not ended, or will be retried.
+        cancelled: Whether a person cancelled the last run.
     """
 
     count: int = 0
@@ -28,9 +28,9 @@ class DecisionRun:
     """A run that carries out a decision.
 
     Attributes:
-        source: Whose table.
-        held: The partition, with the decision.
-        earlier: Runs of the same decision that were lost or failed.
+        source: The source of the held table.
+        held: The held partition, with the decision.
+        earlier: Number of earlier runs of the same decision.
     """
 
     source: Source
@@ -39,7 +39,7 @@ class DecisionRun:
 
     @property
     def run_key(self) -> str:
-        """Names the decision, and the try."""
+        """Idempotency key: the decision and the number of earlier runs."""
         return f"decision~{self.held.number}~{self.earlier}"
 
 
@@ -50,13 +50,13 @@ def decisions_due(
 ) -> Sequence[DecisionRun]:
     """Return the runs to start.
 
-    A decision of a source that is not configured any more is left alone, as one whose run a person
-    cancelled, or that too many runs have tried.
+    Skips decisions of sources that are no longer configured, those whose last run a person
+    cancelled, and those with ``MOST_LOST`` earlier runs.
 
     Args:
-        config: The sources.
-        decided: Held partitions whose decision is not carried out.
-        runs: By the number of the held partition.
+        config: The configuration.
+        decided: Held partitions whose decision is not carried out yet.
+        runs: Runs of each decision, by the number of the held partition.
     """
     sources = {
         table: source

@@ -25,10 +25,10 @@ class JoinRun:
 
     Attributes:
         source: A source with a joined table.
-        due: One a date.
-        priority: Of the jobs that wait for the joins. Where no job waits, because annotations of a
-            complete date changed, it is a backfill's.
-        backfill_id: The whole-chain backfill that asked for all the jobs, and is not over.
+        due: The due joins, one per date.
+        priority: Priority of the jobs that wait for the joins; ``BACKFILL`` if none waits because
+            the annotations of a complete date changed.
+        backfill_id: The unfinished whole-chain backfill that requested all the jobs.
     """
 
     source: Source
@@ -38,20 +38,20 @@ class JoinRun:
 
     @property
     def first(self) -> dt.date:
-        """Its first date."""
+        """The first date."""
         return self.due[0].date
 
     @property
     def last(self) -> dt.date:
-        """Its last date."""
+        """The last date."""
         return self.due[-1].date
 
     @property
     def run_key(self) -> str:
-        """Names the versions of what is read, so the same inputs are never joined twice.
+        """Idempotency key from the versions of the inputs: the same inputs are joined only once.
 
-        And the versions that are replaced: a slow join of older inputs may have come in after one
-        of these, and then these are due once more.
+        It includes the version of the joined partition that is replaced: if a slow join of older
+        inputs overwrites a newer one, the newer inputs must be joined again.
         """
         if len(self.due) == 1:
             return self._key(self.due[0])
@@ -68,7 +68,7 @@ class JoinRun:
 
 
 def read_by_joins(source: Source, annotations: Source, due: Iterable[DueJoin]) -> set[JobKey]:
-    """Return the keys of the jobs that decide whether these joins, and their neighbours, start."""
+    """Return the keys of the jobs of these dates and of the days before and after."""
     dates = {item.date + n * ONE_DAY for item in due for n in (-1, 0, 1)}
     return {job_key(each, date) for each in (source, annotations) for date in dates}
 
@@ -83,17 +83,17 @@ def joins_to_start(
     backfills: Mapping[dt.date, str],
     now: dt.datetime,
 ) -> list[JoinRun]:
-    """Return the joins to start of one source, in the order of their priorities and dates.
+    """Return the joins of one source to start, sorted by priority, then by first date.
 
     Args:
-        config: Where the annotations are found.
+        config: The configuration; names the source's annotations.
         source: A source with a joined table.
-        due: Its dates whose inputs are newer than their join. Dates that are no partitions are left
-            alone, and those that unended runs join are left out.
-        latest: The newest job of each key of ``read_by_joins``: what will change is waited for.
-        left_out: Dates that backfills of tables alone are going to join, or whose backfill was
-            cancelled.
-        backfills: By date, the whole-chain backfill whose tag the run carries.
+        due: Dates whose inputs changed since their last join, without those that unfinished runs
+            join. Dates without a Dagster partition are ignored.
+        latest: The newest job of each key of ``read_by_joins``; joins wait for pending inputs.
+        left_out: Dates to skip: a backfill of tables alone joins them, or the backfill that
+            requested them was cancelled.
+        backfills: By date, the whole-chain backfill whose tag the run gets.
         now: The time.
     """
     annotations = config.annotations_of(source)
@@ -127,7 +127,7 @@ def _is_ready(
     open_jobs: Mapping[JobKey, Job],
     now: dt.datetime,
 ) -> bool:
-    """Whether the range is full, or does not grow, or has waited ``tables.gather``."""
+    """Whether a run is daily, full, cannot grow, or has waited for ``tables.gather``."""
     grows = any(
         is_pending(open_jobs.get(job_key(each, date)))
         for each in (run.source, annotations)

@@ -1,8 +1,8 @@
 """Which runs of tables are due: pure functions over the facts of the job store and of Dagster.
 
-No I/O, no clock, no Dagster: the sensors fetch the facts and carry the plans out. All plans are
-level-triggered: they follow from what is, not from what just happened, so that a tick that was
-missed loses nothing. Which joins are due is in ``due_joins``.
+No I/O, no clock, no Dagster: the sensors read the facts and start the planned runs. All plans are
+level-triggered: they depend on the current state, not on events, so a missed tick loses nothing.
+``due_joins`` decides which joins are due.
 """
 
 import datetime as dt
@@ -19,7 +19,7 @@ from gardener_api.jobs.job import Job, JobKey, JobState, Parsed, Priority, Reque
 from gardener_dagster.planning.ranges import ONE_DAY, consecutive
 
 BEFORE_PARSED = frozenset({JobState.QUEUED, JobState.INIT, JobState.PARSING})
-"""States of a job that parsers have not done."""
+"""States of a job before its parse is done."""
 BEFORE_RAW = BEFORE_PARSED | {
     JobState.POST_PROCESSING,
     JobState.LOADING,
@@ -30,34 +30,33 @@ BEFORE_RAW = BEFORE_PARSED | {
 """States of a job whose raw partition will change."""
 
 RUNS_PER_TICK = 16
-"""Runs that one tick of a sensor asks for at most: Dagster submits them one by one."""
+"""Maximum number of runs that a sensor requests per tick: Dagster submits them one by one."""
 OTHERS_PER_TICK = 6
-"""Those of them that are not daily. The tick ends sooner, and the next one sees daily dates that
-have come meanwhile: to submit a run takes seconds where all processors are busy."""
+"""Maximum number of non-daily runs per tick. Submitting a run takes seconds under load: short ticks
+let new daily dates start soon."""
 SOURCE_RUNS = 4
-"""Unended runs of a source, from which on a sensor asks for daily ones only: what runs, and enough
-in the queue to follow it. What is due beyond waits in the store, where more urgent dates still come
-first, neighbours still join a range, and annotations do not get far ahead of what they are joined
-to."""
+"""Maximum number of unfinished runs per source; daily runs are exempt. Enough for the active runs
+and a short queue. Other due dates wait in the store, where urgent dates can overtake them, ranges
+can still grow, and annotations do not get far ahead of the rows that they are joined to."""
 
 ANNOTATIONS_TIMEOUT = dt.timedelta(minutes=10)
-"""How long the tables of annotations may be in one stage, once their run has begun, before the rows
-that they are joined to do not wait for them any more."""
+"""How long a join waits for annotations whose tables are being made, measured from the start of
+their current stage."""
 ANNOTATIONS_START_TIMEOUT = dt.timedelta(minutes=2)
-"""How long a run that has come to its join waits for the run of its annotations to begin."""
+"""How long a run at its join stage waits for the run of its annotations to start."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TablesRun:
-    """One run of the tables of a source: load to delete, with the join where it is ready.
+    """One run of the tables of a source: load to delete, and the join if its inputs are ready.
 
     Attributes:
-        source: Whose tables.
-        jobs: One a date; the dates are consecutive.
-        priority: Of all its jobs.
-        backfill_id: The whole-chain backfill that asked for all its jobs, and is not over.
-        joined: Whether the joined table is made too.
-        lost: The runs that were lost before they had made these dates.
+        source: The source.
+        jobs: The jobs, one per date; the dates are consecutive.
+        priority: Priority of all its jobs.
+        backfill_id: The unfinished whole-chain backfill that requested all its jobs.
+        joined: Whether the run also makes the joined table.
+        lost: IDs of the last lost run of each job that has one.
     """
 
     source: Source
@@ -69,24 +68,24 @@ class TablesRun:
 
     @property
     def first(self) -> dt.date:
-        """Its first date."""
+        """The first date."""
         return self.jobs[0].key.date
 
     @property
     def last(self) -> dt.date:
-        """Its last date."""
+        """The last date."""
         return self.jobs[-1].key.date
 
     @property
     def title(self) -> str:
-        """The job's ID, or those of a range: ``<ID of the first>..<last date>``."""
+        """The ID of a single job; of a range, ``<ID of the first job>..<last date>``."""
         if len(self.jobs) == 1:
             return self.jobs[0].id
         return f"{self.jobs[0].id}..{self.last:%Y%m%d}"
 
     @property
     def run_key(self) -> str:
-        """Names the jobs with their attempts, and lost runs: what is done anew is another run."""
+        """Idempotency key from jobs, attempts and lost runs: repeated work gets a new key."""
         [job, *others] = self.jobs
         if not others and not self.lost and job.state is JobState.POST_PROCESSING:
             return job.id
@@ -94,24 +93,24 @@ class TablesRun:
         return f"{self.title}~{digest([*names, *self.lost])}"
 
     def annotations(self, config: GardenerConfig) -> Source | None:
-        """The source whose rows its rows are joined with; ``None`` if they are joined with none."""
+        """Return the source of the annotations; ``None`` if there is no joined table."""
         return config.annotations_of(self.source) if self.source.joined_table else None
 
     @property
     def neighbours(self) -> tuple[JobKey, JobKey]:
-        """The jobs of the day before its first and the day after its last date."""
+        """Keys of the jobs of the day before the first date and the day after the last."""
         key = self.jobs[0].key
         before, after = self.first - ONE_DAY, self.last + ONE_DAY
         return replace(key, date=before), replace(key, date=after)
 
 
 def digest(names: Iterable[str]) -> str:
-    """Return a short text that stands for exactly these names in this order."""
+    """Return a hash of the names in this order: the first 16 hex digits of their SHA-256."""
     return hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
 
 
 def job_key(source: Source, date: dt.date) -> JobKey:
-    """The job of a source on a date."""
+    """Return the job key of a source and date."""
     return JobKey(
         bucket=source.bucket, experiment=source.experiment, datatype=source.datatype, date=date
     )
@@ -123,11 +122,11 @@ def is_partition(config: GardenerConfig, date: dt.date, *, now: dt.datetime) -> 
 
 
 def is_cancelled(requests: Iterable[Request], cancelled: AbstractSet[str]) -> bool:
-    """Whether a job was asked for by whole-chain backfills that were cancelled, and nobody else.
+    """Whether only cancelled whole-chain backfills requested a job.
 
     Args:
-        requests: All requests for the job, withdrawn ones too.
-        cancelled: The backfills that were cancelled.
+        requests: All requests for the job, including withdrawn ones.
+        cancelled: IDs of the cancelled backfills.
     """
     theirs = wanted = False
     for request in requests:
@@ -139,11 +138,11 @@ def is_cancelled(requests: Iterable[Request], cancelled: AbstractSet[str]) -> bo
 
 
 def backfill_of(requests: Iterable[Request], requested: AbstractSet[str]) -> str | None:
-    """Return the whole-chain backfill whose tag the job's runs of tables carry.
+    """Return the ID of the whole-chain backfill whose tag the job's table runs get.
 
     Args:
-        requests: The job's, the earliest first.
-        requested: The backfills that are neither over nor cancelled.
+        requests: The job's requests, the earliest first.
+        requested: IDs of the backfills that are neither over nor cancelled.
     """
     theirs = (r.backfill_id for r in requests if r.covers_tables and r.withdrawn is None)
     return next((backfill for backfill in theirs if backfill in requested), None)
@@ -158,17 +157,17 @@ def tables_due(
     lost: Mapping[int, str] = MappingProxyType({}),
     now: dt.datetime,
 ) -> list[TablesRun]:
-    """Return the runs of tables that nobody has started, in the order in which to start them.
+    """Return the table runs that are not started yet, in the order in which to start them.
 
-    Of a date, what the joins of others read comes first, then what is joined.
+    They are sorted by priority and first date; then annotations first, then sources with a join.
 
     Args:
-        config: Jobs of sources that it does not have, and of dates that are no partitions, are
-            left alone.
-        parsed: Jobs whose parse is done and whose raw is not made.
-        taken: Sources, by name, and dates that unended runs make.
-        requested: The backfills that are neither over nor cancelled.
-        lost: The last run that was lost, by the number of the job that it did not make.
+        config: The configuration. Jobs of other sources, and of dates without a partition, are
+            skipped.
+        parsed: Jobs whose parse is done and whose raw partition is not made.
+        taken: Source names and dates that unfinished runs make.
+        requested: IDs of the backfills that are neither over nor cancelled.
+        lost: ID of the last lost run of a job, by the job's number.
         now: The time.
     """
     sources = {source.name: source for source in config.sources}
@@ -212,15 +211,15 @@ def tables_to_start(
 ) -> list[TablesRun]:
     """Return those of the runs to start now.
 
-    A range that is not full waits for its neighbours, ``tables.gather`` at most; and it waits while
-    the tables of its annotations are being made, so that one run makes its tables and the joins.
-    Daily runs start at once: they wait for annotations when they come to the join.
+    A range that is not full waits up to ``tables.gather`` for its neighbours. A range also waits
+    while the tables of its annotations are being made, so that one run makes its tables and joins.
+    Daily runs start at once and wait for annotations at the join stage.
 
     Args:
-        config: Its ``tables``, and where the annotations are found.
-        runs: In their order.
-        open_jobs: Open jobs by key; among them those of ``read_by_runs``.
-        unended: By source, runs that the sensor started and that have not ended.
+        config: The configuration.
+        runs: The runs, in the order of ``tables_due``.
+        open_jobs: Open jobs by key, including those of ``read_by_runs``.
+        unended: By source, number of unfinished runs that the sensor started.
         now: The time.
     """
     ready = [run for run in runs if _is_ready(config, run, open_jobs, now)]
@@ -257,7 +256,7 @@ def _is_ready(
 def _is_soon_joined(
     config: GardenerConfig, run: TablesRun, open_jobs: Mapping[JobKey, Job], now: dt.datetime
 ) -> bool:
-    """Whether the joins wait for nothing but tables of annotations that are being made."""
+    """Whether the joins wait only for annotations whose tables will be made soon."""
     annotations = run.annotations(config)
     if annotations is None:
         return False
@@ -270,7 +269,7 @@ def _is_soon_joined(
 
 
 def _is_soon_made(config: GardenerConfig, job: Job, priority: Priority, now: dt.datetime) -> bool:
-    """Whether the tables of annotations are being made, or their run comes before these rows'."""
+    """Whether the tables of annotations are being made, or their run starts before this one."""
     if job.priority > priority:
         return False
     if job.state is JobState.POST_PROCESSING:
@@ -289,11 +288,11 @@ _Run = TypeVar("_Run", bound=_RunOfSource)
 
 
 def within_bounds(runs: Iterable[_Run], *, unended: Mapping[str, int]) -> list[_Run]:
-    """Return the first runs that fit ``RUNS_PER_TICK`` and, unless daily, the other bounds.
+    """Return the first runs within the limits; ``RUNS_PER_TICK`` alone limits daily runs.
 
     Args:
-        runs: In their order.
-        unended: By source, runs that the sensor started and that have not ended.
+        runs: The runs, in the order in which to start them.
+        unended: By source, number of unfinished runs that the sensor started.
     """
     others, of_source = 0, Counter(unended)
     chosen: list[_Run] = []
@@ -315,15 +314,15 @@ def with_joins(
     open_jobs: Mapping[JobKey, Job],
     now: dt.datetime,
 ) -> TablesRun:
-    """Return the run, with its joins where each of its dates can be joined, or soon can.
+    """Return the run, including its joins if all of its dates can be joined now or soon.
 
-    Else the sensor ``joins`` starts them when they can.
+    Otherwise the sensor ``joins`` starts the joins later.
 
     Args:
-        config: Where the annotations are found.
+        config: The configuration; names the source's annotations.
         run: A run to start.
-        made: The dates whose annotations are in raw.
-        open_jobs: Open jobs by key; among them those of the annotations.
+        made: Dates whose annotations are in raw.
+        open_jobs: Open jobs by key, including those of the annotations.
         now: The time.
     """
     annotations = run.annotations(config)
@@ -344,16 +343,16 @@ def with_joins(
 def awaited_annotations(
     annotations: Source, date: dt.date, open_jobs: Mapping[JobKey, Job], priority: Priority
 ) -> list[Job]:
-    """Return the jobs of annotations that are about to change what the join of a date reads.
+    """Return the unfinished jobs of annotations that the join of a date must wait for.
 
-    Those of the day before are waited for only if they are as urgent as the join: a pass over
-    history would keep a daily date waiting for days. They are joined again when they change.
+    The job of the day before counts only if it is at least as urgent as the join: a historical pass
+    would delay a daily date for days. The date is joined again when those annotations change.
 
     Args:
-        annotations: The source that the rows are joined with.
-        date: Of the join.
+        annotations: The source of the annotations.
+        date: Date of the join.
         open_jobs: Open jobs by key.
-        priority: Of the join.
+        priority: Priority of the join.
     """
     own = open_jobs.get(job_key(annotations, date))
     before = open_jobs.get(job_key(annotations, date - ONE_DAY))
@@ -362,12 +361,12 @@ def awaited_annotations(
 
 
 def is_worth_waiting(jobs: Iterable[Job], *, now: dt.datetime) -> bool:
-    """Whether a run that has come to its join waits for these annotations, which it lacks.
+    """Whether a run at its join stage waits for these missing annotations.
 
-    It waits in its place in the queue, so not for long where their run has not begun.
+    A waiting run occupies a run slot, so the limit is short while the other run has not started.
 
     Args:
-        jobs: Of ``awaited_annotations``.
+        jobs: The result of ``awaited_annotations``.
         now: The time.
     """
     return all(
@@ -383,5 +382,5 @@ def is_worth_waiting(jobs: Iterable[Job], *, now: dt.datetime) -> bool:
 
 
 def is_pending(job: Job | None) -> bool:
-    """Whether the raw partition of a job will change."""
+    """Whether a job will still change its raw partition."""
     return job is not None and job.state in BEFORE_RAW

@@ -1,7 +1,7 @@
 """Plan the historical pass: which dates of which sources come next.
 
-A pass takes every date of every source that is not ``daily_only`` once, in chunks:
-consecutive dates of the same sources, one run of ``parse`` each.
+A pass parses every date of every source that is not ``daily_only`` once, in chunks. A chunk is a
+range of consecutive dates of the same sources, parsed by one run of ``parse``.
 """
 
 import datetime as dt
@@ -14,7 +14,7 @@ from gardener_dagster.planning.daily import ONE_DAY
 
 
 class Chunk(BaseModel):
-    """What one run asks for."""
+    """The dates and sources that one run requests."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -24,14 +24,14 @@ class Chunk(BaseModel):
 
 
 class Place(BaseModel):
-    """How far the passes have come: the sensor's cursor.
+    """The progress of the passes: the sensor's cursor.
 
     Attributes:
-        number: Of the pass, from 1.
-        began: When it did; it goes to the day before.
-        next: For each source, by name, the first date that it still has to do. Kept also for a
-            source that the configuration does not have at the time.
-        chunk: What is asked for, or will be next.
+        number: Number of the pass, from 1.
+        began: When the pass began; its last date is the day before.
+        next: By source name, the first date still to be requested. Entries of sources that are no
+            longer configured are kept.
+        chunk: The chunk that is requested now or next; ``None``: the pass is over.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -43,7 +43,7 @@ class Place(BaseModel):
 
     @property
     def part(self) -> str:
-        """What its runs are known by: no other chunk of any pass has it."""
+        """Unique name of the current chunk: the tag of its runs."""
         if self.chunk is None:
             return ""
         first, last, names = self.chunk.first, self.chunk.last, "+".join(self.chunk.sources)
@@ -51,7 +51,7 @@ class Place(BaseModel):
 
 
 def span(config: GardenerConfig, source: Source, began: dt.datetime) -> tuple[dt.date, dt.date]:
-    """The first and last date of a source in a pass; no date lies between if it takes no part."""
+    """Return the first and last date of a source in a pass; first > last if it has no dates."""
     last = began.date() - ONE_DAY
     first = config.start_date
     if not source.full_history:
@@ -61,18 +61,18 @@ def span(config: GardenerConfig, source: Source, began: dt.datetime) -> tuple[dt
 
 
 def begin(config: GardenerConfig, place: Place | None, *, now: dt.datetime) -> Place:
-    """The next pass, at its first chunk."""
+    """Return the place at the first chunk of the next pass."""
     number = place.number + 1 if place else 1
     return _with_chunk(config, Place(number=number, began=now, next={}, chunk=None))
 
 
 def move_on(config: GardenerConfig, place: Place, done: Collection[str]) -> Place:
-    """The place after its chunk, at the chunk that follows; none if the pass is over.
+    """Return the place at the next chunk; without a chunk if the pass is over.
 
     Args:
-        config: As it is now: sources may have come or gone meanwhile.
-        place: One with a chunk.
-        done: The sources that the chunk's run asked for.
+        config: The current configuration: sources may have been added or removed.
+        place: A place with a chunk.
+        done: Names of the sources that the chunk's runs requested.
     """
     if place.chunk is None:
         raise ValueError(f"pass {place.number} is over: expected a place with a chunk")
@@ -82,10 +82,10 @@ def move_on(config: GardenerConfig, place: Place, done: Collection[str]) -> Plac
 
 
 def _with_chunk(config: GardenerConfig, place: Place) -> Place:
-    """The earliest dates that any source has left, of all that are there.
+    """Return the place with the next chunk: the earliest remaining dates of any source.
 
-    So the sources go through history side by side, annotations with what they are joined to; one
-    that was added in the middle of a pass catches up with the others first.
+    So all sources advance together, annotations with the rows that they are joined to. A source
+    added during a pass first catches up with the others.
     """
     left: dict[str, tuple[dt.date, dt.date]] = {}
     for source in config.sources:

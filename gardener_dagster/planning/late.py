@@ -1,8 +1,8 @@
 """Plan which dates are parsed again because archives came after their parse.
 
-What a parse saw is known by its time: a parser lists the archives when it is handed the job.
-So an archive is late if it was made after that; a count of names would miss one that was replaced,
-and the count that was listed when the job was asked for is older than what the parser saw.
+A parser lists the archives when it receives the job, so an archive is late if it was created after
+that time. Counts would not do: they miss replaced archives, and the count in the job was taken at
+the request, before the parser listed the archives.
 """
 
 import datetime as dt
@@ -21,15 +21,15 @@ from gardener_dagster.planning.due_tables import job_key
 
 NAMED = 3
 TRIES = 3
-"""Runs for a date with late archives, where each was lost before it could ask for its job."""
+"""Maximum number of runs for the same late archives of a date, if runs end without a job."""
 
 
 class Looks(BaseModel):
-    """What the sensor remembers between two looks: its cursor.
+    """The sensor's cursor.
 
     Attributes:
-        seen: By job key, the fingerprint of the late archives that the last look found.
-        asked: By the name of a date and its late archives, how many runs were asked for.
+        seen: Fingerprint of the late archives that the last tick found, by job key.
+        asked: Number of requested runs, by ``Late.name``.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -48,7 +48,7 @@ class Late:
 
     @property
     def name(self) -> str:
-        """Names the date and its late archives: the tag of the runs that are asked for."""
+        """Unique name of the date and its late archives: the tag of the requested runs."""
         return f"{self.key}/{self.fingerprint}"
 
     def __str__(self) -> str:
@@ -59,10 +59,10 @@ class Late:
 def looked_at(
     config: GardenerConfig, jobs: Mapping[JobKey, Job], *, now: dt.datetime
 ) -> dict[JobKey, dt.datetime]:
-    """The dates to look at, with the time before which an archive was seen by the last parse.
+    """Return the jobs to examine, each with the time until which its parse saw archives.
 
-    Left out: what was never asked for (the schedule's business), and a job whose rows are not in
-    raw yet. Asking would join that job; its late archives are found when they are.
+    Skips dates that were never requested (the daily schedule does that), and open jobs whose rows
+    are not in raw yet: a request would attach to that job. A later tick examines them.
     """
     return {
         key: job.leased or job.created
@@ -72,7 +72,7 @@ def looked_at(
 
 
 def recent_keys(config: GardenerConfig, *, now: dt.datetime) -> list[JobKey]:
-    """The jobs of the dates that late archives are expected for."""
+    """Return the job keys of the last ``late_archives.days`` dates, the newest first."""
     return [
         job_key(source, date)
         for date in reversed(recent_dates(config, config.late_archives.days, now=now))
@@ -83,7 +83,7 @@ def recent_keys(config: GardenerConfig, *, now: dt.datetime) -> list[JobKey]:
 def find_late(
     seen_until: Mapping[JobKey, dt.datetime], listings: Mapping[JobKey, ArchiveListing]
 ) -> list[Late]:
-    """The dates that have archives which their parse did not see."""
+    """Return the dates with archives that their parse did not see."""
     found = []
     for key, listing in listings.items():
         late = listing.since(seen_until[key])
@@ -95,15 +95,15 @@ def find_late(
 
 
 def late_due(late: Iterable[Late], before: Looks, *, in_progress: Collection[str]) -> list[Late]:
-    """The dates to ask for: nothing was added to them since the look before, and no run is on it.
+    """Return the dates to request: unchanged since the last tick, and without an unfinished run.
 
-    A date that was asked for is late until its job is made. If its run ended before that, it is
-    asked for again, ``TRIES`` times in all.
+    A requested date stays late until its job is created. If its run ends before that, the date is
+    requested again, at most ``TRIES`` times in total.
 
     Args:
-        late: What this look found.
-        before: What is remembered of the looks before.
-        in_progress: The names of what runs that have not ended are to parse.
+        late: The late dates that this tick found.
+        before: The cursor of the last tick.
+        in_progress: ``Late.name`` of the dates that unfinished runs parse.
     """
     return [
         item
@@ -115,7 +115,7 @@ def late_due(late: Iterable[Late], before: Looks, *, in_progress: Collection[str
 
 
 def after_look(late: Iterable[Late], before: Looks, asked: Iterable[Late]) -> Looks:
-    """What to remember of a look; nothing of dates that are not late any more."""
+    """Return the cursor after a tick, without dates that are no longer late."""
     late = list(late)
     counts = Counter({item.name: before.asked.get(item.name, 0) for item in late})
     counts.update(item.name for item in asked)

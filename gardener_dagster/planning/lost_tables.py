@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from gardener_api.jobs.job import Job, JobState
 
 MOST_LOST = 4
-"""Lost runs of a date after which no other is started: the date itself may be what kills them."""
+"""Maximum number of lost runs per date; then none is started, since the date may kill its runs."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EndedRun:
-    """A run of Dagster that ended without success."""
+    """A Dagster run that failed or was cancelled."""
 
     run_id: str
     status: str
@@ -21,13 +21,13 @@ class EndedRun:
 
 @dataclass(frozen=True, kw_only=True)
 class LostRun:
-    """A job whose run of tables is over and did not bring it to an end.
+    """A job whose table run ended without finishing the job.
 
     Attributes:
         job: The job.
-        run_id: The run.
-        status: How it ended, in Dagster's words.
-        count: How many runs of the job were lost since its parse, as far as is known.
+        run_id: ID of the run.
+        status: Dagster's status of the run.
+        count: Known number of lost runs of the job since its parse.
     """
 
     job: Job
@@ -37,12 +37,12 @@ class LostRun:
 
     @property
     def is_to_repeat(self) -> bool:
-        """Whether another run is to be started: nobody cancelled it, and not too many were lost."""
+        """Whether to start another run: the run failed, and fewer than ``MOST_LOST`` were lost."""
         return self.status == "FAILURE" and self.count < MOST_LOST
 
     @property
     def reason(self) -> str:
-        """What to write into the job."""
+        """The error text of the job."""
         return (
             f"Dagster run {self.run_id} of its tables ended {self.status} in state"
             f" {self.job.state}: read its log, then re-execute it"
@@ -55,14 +55,14 @@ def lost_runs(
     by_id: Mapping[str, str],
     by_date: Mapping[tuple[str, dt.date], Sequence[EndedRun]],
 ) -> Iterator[LostRun]:
-    """Yield the jobs whose run of tables ended without success and will not be retried.
+    """Yield the jobs whose table run ended without success and will not be retried.
 
     Args:
         jobs: Jobs whose parse is done and whose tables are not.
-        by_id: The status of such runs, by run ID: for jobs whose tables a run has begun.
-        by_date: Such runs that the sensor started, by source and date, the newest first: for jobs
-            that it was started for and that it never came to. One of before the parse was for an
-            older one.
+        by_id: Status of such runs, by run ID: finds jobs whose tables a run has begun.
+        by_date: Such runs started by the sensor, by source and date, the newest first: finds jobs
+            whose run ended before it began them. Runs created before the job was parsed are
+            ignored: they belong to an earlier parse.
     """
     for job in jobs:
         runs = [

@@ -8,16 +8,16 @@ from gardener_api.store.publishing.held import Finding
 from gardener_dagster.planning.audits import Verdict
 
 ONLY_REPORTED = "only reported: "
-"""What the description of an audit begins with that did not pass, and whose action is publish."""
+"""Prefix of the description of a failed audit whose action is ``publish``."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Judgement:
-    """What follows from the audits of a partition.
+    """The decision about a partition after its audits.
 
     Attributes:
-        verdicts: Of all audits, by name, as its checks tell them if it is published.
-        held: The findings that hold it; none: it is published.
+        verdicts: Verdicts of all audits, by name, as the asset checks report them on publication.
+        held: Findings that hold the partition; empty: it is published.
     """
 
     verdicts: Mapping[str, Verdict]
@@ -31,13 +31,13 @@ def judge(
     published: bool,
     accepted: Collection[str] = (),
 ) -> Judgement:
-    """Decide what follows from the audits of a partition.
+    """Decide whether a partition is published or held.
 
     Args:
-        found: What they found, by name.
-        rules: Of the source.
+        found: Verdicts of the audits, by name.
+        rules: Audit rules of the source.
         published: Whether there is a published partition that would be replaced.
-        accepted: Audits that do not hold these rows, since a person said so.
+        accepted: Audits whose findings a person accepted for these rows.
     """
     verdicts: dict[str, Verdict] = {}
     held = []
@@ -57,12 +57,12 @@ def judge(
 
 
 def held_reason(source: str, date: str, findings: Sequence[Finding]) -> str:
-    """Say why a partition is held, and what to do: the error of its job.
+    """Return the job's error text: why its partition is held, and what to do.
 
     Args:
         source: ``<experiment>/<datatype>``.
-        date: The partition.
-        findings: At least one.
+        date: Date of the partition.
+        findings: Findings that hold it; at least one.
     """
     found = "; ".join(f"{finding.audit}: {finding.description}" for finding in findings)
     return (

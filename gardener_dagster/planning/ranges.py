@@ -1,4 +1,4 @@
-"""Consecutive dates as ranges: what one run of Dagster can be asked for. Pure."""
+"""Group consecutive dates into ranges, since one Dagster run makes one range. Pure."""
 
 import datetime as dt
 from collections.abc import Callable, Iterable, Iterator
@@ -14,9 +14,9 @@ def consecutive(
     """Split items into ranges of consecutive dates.
 
     Args:
-        items: In any order, one a date.
-        date: The date of an item.
-        most: Of a range; a longer one is split from its first date on.
+        items: The items, in any order, one per date.
+        date: Returns the date of an item.
+        most: Maximum length of a range; a longer one is split, starting at its first date.
     """
     part: list[T] = []
     for item in sorted(items, key=date):
@@ -29,5 +29,5 @@ def consecutive(
 
 
 def dates_between(first: dt.date, last: dt.date) -> list[dt.date]:
-    """All dates from the first to the last, both included."""
+    """Return all dates from the first to the last, both included."""
     return [first + n * ONE_DAY for n in range((last - first).days + 1)]

@@ -1,6 +1,6 @@
 """Work on BigQuery's tables: names, schemas, queries, jobs. Imports no Dagster.
 
-`operations.warehouse.Warehouse` is what the assets call. What imports google-cloud-bigquery
-(2 CPU-seconds) is `operations`, `engine` and `answers`; `names`, `objects`, `errors` and `results`
-do not, so that definitions and sensors can use those at no cost.
+The assets call `operations.warehouse.Warehouse`. `operations`, `engine` and `answers` import
+google-cloud-bigquery (2 CPU-seconds); `names`, `objects`, `errors` and `results` do not, so that
+definitions and sensors can import them cheaply.
 """

@@ -15,14 +15,14 @@ AnyJob = bigquery.LoadJob | bigquery.CopyJob | bigquery.QueryJob
 
 
 def describe(job: AnyJob, *, url: str, tries: int) -> BqJob:
-    """What a finished job did and cost.
+    """Return the id, duration and cost of a finished job.
 
     Args:
-        job: of any kind.
-        url: its page in the Google Cloud console.
-        tries: how many jobs it took until this one succeeded.
+        job: a load, copy or query job.
+        url: URL of its page in the Google Cloud console.
+        tries: number of jobs that were run until this one succeeded.
     """
-    # `to_api_repr` leaves the statistics out, and properties show only a part of them.
+    # `to_api_repr` omits the statistics, and the properties expose only some of them.
     statistics: dict[str, Any] = job._properties.get("statistics", {})
     own = statistics.get(job.job_type, {})
     read = own.get("inputFileBytes") or statistics.get("totalBytesProcessed") or 0
@@ -45,7 +45,7 @@ def _seconds(start: dt.datetime | None, end: dt.datetime | None) -> float:
 
 
 def failure_of(error: BaseException) -> Failure:
-    """What an exception of the client says, in BigQuery's terms."""
+    """Convert an exception of the client to a `Failure`."""
     if not isinstance(error, GoogleAPICallError):
         return Failure(reason=type(error).__name__, message=str(error) or repr(error))
     first: dict[str, Any] = next(iter(error.errors), {}) if error.errors else {}
@@ -57,10 +57,10 @@ def failure_of(error: BaseException) -> Failure:
     )
 
 
-def passes_by_itself(error: BaseException) -> bool:
-    """Whether the same call may succeed when it is made again."""
+def is_transient(error: BaseException) -> bool:
+    """Return whether an error is transient: the same call may succeed on a retry."""
     if isinstance(error, requests.exceptions.SSLError):
-        return False  # a wrong certificate does not pass
+        return False  # an invalid certificate is permanent
     if isinstance(error, GoogleAPICallError):
         return failure_of(error).transient
     return isinstance(

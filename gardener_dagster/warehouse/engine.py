@@ -1,9 +1,9 @@
 """Run BigQuery jobs and API calls: retry transient errors, find the jobs of an interrupted try.
 
-The id of a job follows from the work, so a repeat of interrupted work finds the job that is still
-running and waits for it, instead of starting a second one beside it. A job that had already ended
-is not reused: the tables may have changed since, and every job of the warehouse may be repeated.
-Whoever gives up waiting for a job cancels it, so that it cannot write later.
+The id of a job is derived from the work, so a repeat of interrupted work finds the job that is
+still running and waits for it instead of starting a second one. A job that has ended is not reused:
+the tables may have changed since, and every job of the warehouse is idempotent. A job that is no
+longer waited for is cancelled, so that it cannot write later.
 """
 
 import datetime as dt
@@ -22,7 +22,7 @@ from google.api_core.retry import Retry, exponential_sleep_generator, if_excepti
 from google.auth.exceptions import GoogleAuthError
 from google.cloud import bigquery
 
-from gardener_dagster.warehouse.answers import AnyJob, describe, failure_of, passes_by_itself
+from gardener_dagster.warehouse.answers import AnyJob, describe, failure_of, is_transient
 from gardener_dagster.warehouse.errors import BigQueryFailure, Failure, RetriesExhausted, TimedOut
 from gardener_dagster.warehouse.names import Partition, Step, job_url
 from gardener_dagster.warehouse.results import BqJob
@@ -43,10 +43,10 @@ class RetryPolicy:
     """How long to retry transient errors: exponential backoff with jitter, capped.
 
     Attributes:
-        initial: longest first pause, in seconds.
-        maximum: longest pause, in seconds.
-        timeout: no new try after this many seconds.
-        request: seconds to wait for one HTTP answer.
+        initial: upper bound of the first pause, in seconds.
+        maximum: upper bound of every pause, in seconds.
+        timeout: no retry starts after this many seconds.
+        request: timeout of one HTTP request, in seconds.
     """
 
     initial: float = 1.0
@@ -58,16 +58,16 @@ class RetryPolicy:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How jobs are run.
+    """Settings of BigQuery jobs.
 
     Attributes:
-        project: of the tables; empty: the client's.
-        location: of the datasets, like `US`; empty: the client's, or BigQuery's default.
-        priority: of queries; BATCH ones wait for idle workers and do not count as concurrent.
-        maximum_bytes_billed: a query that would cost more is refused; None: no limit.
-        job_timeout: a job that has not ended by then is cancelled, by BigQuery itself where the
-            process is gone.
-        cancel_timeout: seconds to wait for the end of a job that was cancelled.
+        project: project of the tables; empty: the client's.
+        location: location of the datasets, like `US`; empty: the client's, or BigQuery's default.
+        priority: of queries; BATCH queries wait for idle slots and do not count as concurrent.
+        maximum_bytes_billed: BigQuery refuses a query that would bill more; None: no limit.
+        job_timeout: a job that has not ended after this time is cancelled, by BigQuery if this
+            process has ended.
+        cancel_timeout: seconds to wait until a cancelled job has ended.
     """
 
     project: str = ""
@@ -80,7 +80,7 @@ class Settings:
 
 
 class Engine:
-    """BigQuery jobs and calls with retries; one client, made elsewhere."""
+    """Runs BigQuery jobs and API calls with retries, through a given client."""
 
     def __init__(
         self,
@@ -97,13 +97,13 @@ class Engine:
 
     @property
     def job_timeout_ms(self) -> int:
-        """For a job's configuration: when BigQuery is to end it, in milliseconds."""
+        """The job timeout for a job's configuration, in milliseconds."""
         return int(self.settings.job_timeout.total_seconds() * 1000)
 
     def _retry(self, step: Step) -> Retry:
         policy = self.settings.retry
         return Retry(
-            predicate=passes_by_itself,
+            predicate=is_transient,
             initial=policy.initial,
             maximum=policy.maximum,
             multiplier=policy.multiplier,
@@ -112,10 +112,10 @@ class Engine:
         )
 
     def change(self, step: Step, function: Callable[[dict[str, Any]], T], *, table: str = "") -> T:
-        """Make a call that changes something: like `call`, if the guard lets it.
+        """Call the guard, then make an API call that changes something, see `call`.
 
         Raises:
-            Exception: what the guard raises.
+            Exception: raised by the guard.
         """
         step.ctx.guard()
         return self.call(step, function, table=table)
@@ -124,14 +124,14 @@ class Engine:
         """Make an API call that is safe to repeat.
 
         Args:
-            step: for the error.
-            function: gets the arguments `retry` and `timeout` of the client's methods.
-            table: for the error, where it is not the step's partition.
+            step: named in errors and log lines; its guard is called before each retry.
+            function: makes the call; gets the arguments `retry` and `timeout` of client methods.
+            table: named in errors; empty: the step's partition.
 
         Raises:
-            Exception: what the guard raises before a retry.
-            RetriesExhausted: it kept failing for a passing reason.
-            BigQueryFailure: BigQuery refused.
+            Exception: raised by the guard before a retry.
+            RetriesExhausted: a transient error outlasted all retries.
+            BigQueryFailure: BigQuery returned another error.
         """
         try:
             return function({"retry": self._retry(step), "timeout": self.settings.retry.request})
@@ -149,11 +149,11 @@ class Engine:
             ) from error
 
     def succeeded(self, step: Step, part: str = "") -> bool:
-        """Whether an earlier try of this work had a job of this part that ended well."""
+        """Return whether a job of this part of the work has already succeeded."""
         return any(job.state == "DONE" and not job.error_result for job in self._tries(step, part))
 
     def _tries(self, step: Step, part: str) -> Iterator[AnyJob]:
-        """The jobs of this part of the work, oldest first, as far as they are numbered."""
+        """Yield the jobs of this part of the work, oldest first, up to the first missing number."""
         for tries in itertools.count(1):
             try:
                 yield self.call(step, partial(self._get, _job_id(step, part, tries)))
@@ -171,24 +171,24 @@ class Engine:
         inputs: str = "",
         resume: bool = True,
     ) -> tuple[J, BqJob]:
-        """Run one BigQuery job to its successful end.
+        """Run one BigQuery job until it succeeds.
 
-        A job of the same work that an interrupted try left running is waited for and used, if it
-        has the same inputs; else it is cancelled first.
+        If an interrupted try of the same work left a job running, that job is used if it has the
+        same inputs; otherwise it is cancelled and a new job is run.
 
         Args:
-            step: what it is for.
-            begin: inserts the job of the id it is given, with `retry` and `timeout` of the client's
-                methods.
-            part: which of the step's jobs it is.
-            inputs: value of the job's label `inputs`; empty: its inputs follow from the work.
-            resume: look for an earlier try; False where the part is unique.
+            step: the step that the job belongs to.
+            begin: inserts a job with the given id; its second argument holds `retry` and `timeout`
+                of the client's methods.
+            part: name of the job within the step, for the job's id.
+            inputs: value of the job's label `inputs`; empty: the step determines the inputs.
+            resume: look for jobs of an earlier try; False if `part` is unique.
 
         Raises:
-            RetriesExhausted: it kept failing for a passing reason.
-            BigQueryFailure: it failed for another one.
-            TimedOut: it did not end.
-            Exception: what the guard raises.
+            RetriesExhausted: a transient error outlasted all retries.
+            BigQueryFailure: the job failed with another error.
+            TimedOut: the job did not end within `job_timeout`.
+            Exception: raised by the guard.
         """
         policy = self.settings.retry
         give_up = self._clock() + policy.timeout
@@ -201,7 +201,7 @@ class Engine:
             running = None
         first = len(earlier) + (running is None)
         for tries, pause in enumerate(pauses, start=1):
-            # A failed job keeps its id, so the next try needs another.
+            # The id of a failed job cannot be used again.
             job_id = _job_id(step, part, first + tries - 1)
             found, running = running, None
             if found is not None:
@@ -213,7 +213,7 @@ class Engine:
             if not job.error_result:
                 return job, describe(job, url=self._url(job), tries=tries)
             failure = Failure.of(job.error_result, job.errors or ())
-            # What ended the job of an earlier try, for example that it was cancelled, is over.
+            # A failure of an earlier try's job, such as a cancellation, does not count.
             if found is None and (not failure.transient or self._clock() > give_up):
                 kind = RetriesExhausted if failure.transient else BigQueryFailure
                 raise kind(
@@ -243,18 +243,18 @@ class Engine:
         may_add_fields: bool = False,
         resume: bool = True,
     ) -> tuple[bigquery.QueryJob, BqJob]:
-        """Runs a query; with a destination its rows replace that partition, atomically.
+        """Run a query; with a destination, its rows replace that partition atomically.
 
         Args:
-            step: what it is for.
+            step: the step that the query belongs to.
             sql: GoogleSQL.
-            parameters: values of its `@names`.
-            part: which of the step's jobs it is.
+            parameters: values of the query's `@parameters`.
+            part: name of the job within the step, for the job's id.
             destination: partition whose rows are replaced.
-            may_add_fields: columns the destination lacks are added to it. With WRITE_TRUNCATE
-                that works on a partition only, see schemaUpdateOptions in
+            may_add_fields: add columns that the destination lacks. With WRITE_TRUNCATE this works
+                on a partition only, see schemaUpdateOptions in
                 https://cloud.google.com/bigquery/docs/reference/rest/v2/Job
-            resume: look for an earlier try; False where the part is unique.
+            resume: look for jobs of an earlier try; False if `part` is unique.
         """
         config = bigquery.QueryJobConfig(
             query_parameters=list(parameters), priority=self.settings.priority, labels=step.labels
@@ -285,9 +285,9 @@ class Engine:
     def select(
         self, step: Step, sql: str, parameters: Sequence[Parameter], *, part: str
     ) -> tuple[list[dict[str, Any]], BqJob]:
-        """Run a query and return its rows: a handful, not a table.
+        """Run a query and return its rows; for small results only.
 
-        What is asked is how things are now, so each call has a job of its own.
+        Each call runs a new job, because the result must show the current state of the tables.
         """
         part = f"{part}-{uuid.uuid4().hex[:12]}"
         job, done = self.query(step, sql, parameters, part=part, resume=False)
@@ -300,7 +300,7 @@ class Engine:
         )
 
     def reference(self, table_id: str) -> bigquery.TableReference:
-        """`dataset.table` or `dataset.table$YYYYMMDD` in the project of the tables."""
+        """Return a reference to `dataset.table` or `dataset.table$YYYYMMDD` in `project`."""
         return bigquery.TableReference.from_string(table_id, default_project=self.project)
 
     def _insert(self, step: Step, job_id: str, begin: Callable[[str, dict[str, Any]], J]) -> J:
@@ -308,7 +308,7 @@ class Engine:
         try:
             return self.call(step, partial(self._begin, job_id, begin))
         except BaseException as error:
-            # Without an answer nobody knows whether BigQuery has the job.
+            # Without an answer it is unknown whether BigQuery has inserted the job.
             if isinstance(error, RetriesExhausted) or not isinstance(error, BigQueryFailure):
                 self.cancel(job_id)
             raise
@@ -322,7 +322,7 @@ class Engine:
             _log.info("BigQuery job %s exists: the answer to its insertion was lost", job_id)
             # Right after the 409 the job may not be visible yet.
             retry = options["retry"].with_predicate(
-                lambda error: passes_by_itself(error) or if_exception_type(NotFound)(error)
+                lambda error: is_transient(error) or if_exception_type(NotFound)(error)
             )
             found: J = self._get(job_id, options | {"retry": retry})
             return found
@@ -349,15 +349,15 @@ class Engine:
                 step.ctx.guard()
                 self.call(step, lambda options: job.reload(**options))
         except BaseException:
-            # Nobody waits for the job any more, so it must not write later.
+            # The job is no longer waited for, so it must not write later.
             self.cancel(str(job.job_id))
             raise
 
     def cancel(self, job_id: str) -> None:
-        """Cancel a job and wait for its end: it may still succeed after BigQuery's answer.
+        """Cancel a job and wait for its end, as it may still succeed after the cancel request.
 
-        Every failure is logged and not raised, since an error is being handled. BigQuery ends the
-        job at `job_timeout` anyway.
+        Failures are logged, not raised, so that they do not hide an error that is being handled.
+        BigQuery ends the job at `job_timeout` in any case.
         """
         timeout = self.settings.cancel_timeout
         give_up, pause = self._clock() + timeout, 0.05

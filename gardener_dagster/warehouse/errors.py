@@ -1,6 +1,6 @@
-"""What can go wrong, said so that a person knows what to do: the first line holds all of it.
+"""Errors of the warehouse: the first line of each says what failed and what to do.
 
-It also says which of BigQuery's errors are transient. No google imports.
+The module also defines which BigQuery errors are transient. No google imports.
 https://cloud.google.com/bigquery/docs/error-messages
 """
 
@@ -17,7 +17,7 @@ TRANSIENT_REASONS = frozenset(
         "jobBackendError",
         "jobInternalError",
         "jobRateLimitExceeded",
-        "quotaExceeded",  # bursts as well as the daily one; the cap on retries ends the latter
+        "quotaExceeded",  # short-term and daily quotas; the retry timeout ends the latter
         "rateLimitExceeded",
         "tableUnavailable",
     }
@@ -47,11 +47,11 @@ _ADVICE = {
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
-    """Why a BigQuery job or call failed, as BigQuery says it.
+    """The error of a BigQuery job or API call, as BigQuery reports it.
 
     Attributes:
-        reason: BigQuery's one word.
-        location: an object or a column, where BigQuery names one.
+        reason: BigQuery's error reason, such as `notFound`.
+        location: the object or column that BigQuery names; empty: none.
     """
 
     reason: str
@@ -61,9 +61,9 @@ class Failure:
 
     @staticmethod
     def of(error: Mapping[str, Any], others: Sequence[Mapping[str, Any]] = ()) -> "Failure":
-        """From a job's `errorResult` and `errors`; the most telling message wins.
+        """Convert a job's `errorResult` and `errors`; prefer a specific message.
 
-        A failed load's `errorResult` often says no more than that there were too many errors.
+        The `errorResult` of a failed load often says only that there were too many errors.
         """
         telling = [entry for entry in others if "giving up" not in str(entry.get("message"))]
         best = telling[0] if telling else error
@@ -75,7 +75,7 @@ class Failure:
 
     @property
     def transient(self) -> bool:
-        """Whether the same may succeed when tried again."""
+        """Whether a retry may succeed."""
         return bool(
             self.reason in TRANSIENT_REASONS
             or self.code in TRANSIENT_CODES
@@ -84,32 +84,32 @@ class Failure:
 
     @property
     def new_field(self) -> str:
-        """The field that the table does not have; empty: that was not the reason."""
+        """The field that the table lacks; empty: the error has another cause."""
         match = _NEW_FIELD.search(self.message)
         return match["field"] if match else ""
 
     @property
     def wrong_date(self) -> bool:
-        """Whether rows of another date were the reason."""
+        """Whether rows of another date caused the error."""
         return bool(_WRONG_DATE.search(self.message))
 
     @property
     def object(self) -> str:
-        """The object BigQuery blames, as a gs:// URL; empty: none."""
+        """The object that BigQuery names as the cause, as a gs:// URL; empty: none."""
         match = _OBJECT.search(f"{self.location} {self.message}")
         return match[0] if match else ""
 
 
 class WarehouseError(Exception):
-    """A table operation failed; trying the same again will not help.
+    """A table operation failed. Of these errors, only `RetriesExhausted` is transient.
 
     Attributes:
-        operation: load, dedup, copy, delete, join, or what else was done.
+        operation: load, dedup, copy, delete, join, or another one such as diff.
         table: the table or partition.
-        bq_job_id: BigQuery's job, where one failed.
-        bq_job_url: its page in the Google Cloud console.
-        reason: BigQuery's one word, where BigQuery refused.
-        advice: what to do.
+        bq_job_id: id of the BigQuery job; empty: no job was involved.
+        bq_job_url: URL of its page in the Google Cloud console.
+        reason: BigQuery's error reason; empty: BigQuery reported no error.
+        advice: what the operator should do.
     """
 
     def __init__(
@@ -132,10 +132,10 @@ class WarehouseError(Exception):
 
 
 class BigQueryFailure(WarehouseError):
-    """BigQuery refused, or its job failed.
+    """BigQuery refused a call, or a BigQuery job failed.
 
     Attributes:
-        failure: what BigQuery said.
+        failure: the error that BigQuery reported.
     """
 
     def __init__(
@@ -168,7 +168,7 @@ class BigQueryFailure(WarehouseError):
 
 
 class RetriesExhausted(BigQueryFailure):
-    """A transient error lasted longer than all retries: a later retry may help."""
+    """A transient error outlasted all retries; a later retry may succeed."""
 
 
 class TimedOut(WarehouseError):
@@ -176,11 +176,11 @@ class TimedOut(WarehouseError):
 
 
 class NewField(WarehouseError):
-    """The data has a field that the table has not.
+    """The data has a field that the table lacks.
 
     Attributes:
         field: its path, like `raw.Download.Foo`.
-        object: an object that has it.
+        object: URL of an object with the field; empty: unknown.
     """
 
     def __init__(
@@ -199,11 +199,11 @@ class NewField(WarehouseError):
 
 
 class WrongDate(WarehouseError):
-    """Rows of another date are among those of a partition.
+    """Rows that are loaded into a partition have another date.
 
     Attributes:
-        rows: how many.
-        object: an object with such rows.
+        rows: number of rows of another date.
+        object: URL of an object with such rows.
     """
 
     def __init__(
@@ -223,22 +223,22 @@ class WrongDate(WarehouseError):
 
 
 class TooManyObjects(WarehouseError):
-    """The objects to load cannot be named in one load job."""
+    """The objects to load need more URIs than one load job accepts."""
 
 
 class ObjectsChanged(WarehouseError):
-    """BigQuery read other objects than those that were chosen; tmp is left empty."""
+    """BigQuery loaded other objects than the chosen ones; the tmp partition was deleted."""
 
 
 class RefusedCopy(WarehouseError):
-    """The raw partition was left as it is, because tmp holds nothing that may replace it."""
+    """The raw partition was not replaced, because the tmp partition has no rows."""
 
 
 class AnnotationsMissing(WarehouseError):
-    """The annotations of the date were never made.
+    """The annotations of the date have not been made.
 
     Attributes:
-        partition: the one that is missing.
+        partition: the missing annotations partition.
     """
 
     def __init__(self, message: str, *, partition: str, table: str, advice: str) -> None:
@@ -247,8 +247,8 @@ class AnnotationsMissing(WarehouseError):
 
 
 class RefusedJoin(WarehouseError):
-    """The joined partition was left as it is, because its raw partition has no rows any more."""
+    """The joined partition was not emptied, although its raw partition has no rows."""
 
 
 class WrongRowCount(WarehouseError):
-    """The joined partition has not as many rows as the raw one."""
+    """The joined and the raw partition have different numbers of rows."""

@@ -1,7 +1,7 @@
-"""What is worked on and what it is called: tables, partitions, BigQuery job ids, labels, links.
+"""Names: tables, partitions, BigQuery job ids, labels, links.
 
-Pure: no I/O, no google imports. Every identifier that ends up in SQL passes `identifier` or
-`column_path`.
+Pure: no I/O, no google imports. `identifier`, `column_path` and `project_id` check every name that
+is put into SQL.
 """
 
 import datetime as dt
@@ -19,10 +19,10 @@ ONE_DAY = dt.timedelta(days=1)
 
 
 def identifier(name: str, *, what: str) -> str:
-    """Returns the name of a dataset, table or column if it may stand in SQL between backticks.
+    """Return the name of a dataset, table or column if it is valid in SQL between backticks.
 
     Raises:
-        ValueError: it holds anything but ASCII letters, digits and underscores.
+        ValueError: it is not letters, digits and underscores, or begins with a digit.
     """
     if not _IDENTIFIER.fullmatch(name):
         raise ValueError(f"{what}: {name!r} is not letters, digits and underscores")
@@ -30,7 +30,7 @@ def identifier(name: str, *, what: str) -> str:
 
 
 def column_path(path: str) -> str:
-    """A column or a field of a record, like `parser.Filename`, quoted for SQL.
+    """Quote a column or a field of a record, like `parser.Filename`, for SQL.
 
     Raises:
         ValueError: a part of the path is not an identifier.
@@ -39,10 +39,10 @@ def column_path(path: str) -> str:
 
 
 def project_id(project: str) -> str:
-    """Returns the id of a Google Cloud project if it may stand in SQL between backticks.
+    """Return the id of a Google Cloud project if it is valid in SQL between backticks.
 
     Raises:
-        ValueError: it is not one.
+        ValueError: it is not a project id.
     """
     if not _PROJECT.fullmatch(project):
         raise ValueError(f"project: {project!r} is not the id of a Google Cloud project")
@@ -50,7 +50,7 @@ def project_id(project: str) -> str:
 
 
 def quoted_table(project: str, table_id: str) -> str:
-    """`project.dataset.table` in backticks.
+    """Return `project.dataset.table` in backticks.
 
     Raises:
         ValueError: a part of it is not a valid name.
@@ -76,7 +76,7 @@ class Partition:
 
     @property
     def id(self) -> str:
-        """`dataset.table$YYYYMMDD`, the way BigQuery writes a partition."""
+        """`dataset.table$YYYYMMDD`, BigQuery's notation for a partition."""
         return f"{self.table_id}${self.date:%Y%m%d}"
 
     def __str__(self) -> str:
@@ -85,13 +85,13 @@ class Partition:
 
 @dataclass(frozen=True, kw_only=True)
 class SourceTables:
-    """The tables of one source: the datasets it goes through, and whose annotations are joined.
+    """The tables of one source: its datasets, and the annotations that it is joined with.
 
     Attributes:
-        tmp: dataset of the tables that are loaded into.
+        tmp: dataset of the tables that load jobs write.
         raw: dataset of the finished tables.
         joined: dataset of the annotated tables; empty: this source is not joined.
-        annotations: datatype whose table in `raw` is joined.
+        annotations: datatype whose table in `raw` has the annotations.
     """
 
     experiment: str
@@ -109,15 +109,15 @@ class SourceTables:
             identifier(self.annotations, what="annotations")
 
     def tmp_partition(self, date: dt.date) -> Partition:
-        """The partition that is loaded into."""
+        """Return the partition that load jobs write."""
         return Partition(dataset=self.tmp, table=self.datatype, date=date)
 
     def raw_partition(self, date: dt.date) -> Partition:
-        """The partition with the finished rows."""
+        """Return the partition with the finished rows."""
         return Partition(dataset=self.raw, table=self.datatype, date=date)
 
     def joined_partition(self, date: dt.date) -> Partition:
-        """The partition with the annotated rows.
+        """Return the partition with the annotated rows.
 
         Raises:
             ValueError: the source is not joined.
@@ -127,29 +127,29 @@ class SourceTables:
         return Partition(dataset=self.joined, table=self.datatype, date=date)
 
     def annotations_partition(self, date: dt.date) -> Partition:
-        """The partition with one date's annotations."""
+        """Return the partition with one date's annotations."""
         return Partition(dataset=self.raw, table=self.annotations, date=date)
 
 
 def unguarded() -> None:
-    """The default guard: it never stops the work."""
+    """Never raise; the default guard."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class JobContext:
-    """On whose behalf an operation works, and how it finds the BigQuery jobs of an earlier try.
+    """The run and date of an operation, and the ids of its BigQuery jobs.
 
     Attributes:
         run_id: the Dagster run; it becomes a label of the BigQuery jobs.
         date: the date of the partitions.
-        attempt: 1, and one more for each retry that must not meet the jobs of the one before.
-        seed: makes the BigQuery job ids. Two contexts with the same seed and attempt do the same
-            work: the second meets the jobs of the first, waits for those that still run and uses
-            their ids no more. So it must stay the same when a run is re-executed, and change when
-            the date is parsed again. Empty: the `run_id`.
-        guard: raises where the work must stop, for example because another run has taken over the
-            partition. It is called before each call that changes something, at each poll of a
-            BigQuery job, and before each retry; its exception ends the operation, which first
+        attempt: number of the attempt, from 1. A new number makes new BigQuery job ids.
+        seed: part of the BigQuery job ids. Two contexts with the same seed and attempt do the same
+            work: the second finds the jobs of the first, waits for a running one, and does not
+            reuse the ids of ended ones. So it must stay the same when a run is re-executed, and
+            change when the date is parsed again. Empty: the `run_id`.
+        guard: raises an exception if the work must stop, for example because another run has taken
+            over the partition. It is called before each call that changes something, at each poll
+            of a BigQuery job, and before each retry. Its exception ends the operation, which first
             cancels the BigQuery job it waits for.
     """
 
@@ -160,9 +160,9 @@ class JobContext:
     guard: Callable[[], None] = field(default=unguarded, compare=False, repr=False)
 
     def job_id(self, step: str, partition: Partition) -> str:
-        """The id of the BigQuery job that does this step on this partition.
+        """Return the id of the BigQuery job that does a step on a partition.
 
-        Letters, digits, `_` and `-`, at most 1,024 of them:
+        At most 1,024 letters, digits, `_` and `-`:
         https://cloud.google.com/bigquery/docs/running-jobs#generate-jobid
         """
         table = f"{partition.dataset}-{partition.table}-{partition.date:%Y%m%d}"
@@ -173,19 +173,19 @@ class JobContext:
         return job_id
 
     def has_seed(self, job_id: str) -> bool:
-        """Whether a BigQuery job is of the same work: `job_id` made its id, from the same seed."""
+        """Return whether a BigQuery job id has the same seed, so belongs to the same work."""
         return f"-{self._seed()}-" in job_id
 
     def _seed(self) -> str:
         name = self.seed or self.run_id
         seed = re.sub(r"[^A-Za-z0-9_-]", "_", name)
-        if seed != name:  # two seeds must not become one
+        if seed != name:  # keeps different seeds different
             seed += "_" + hashlib.sha256(name.encode()).hexdigest()[:8]
         return seed
 
 
 def labels(tables: SourceTables, ctx: JobContext, operation: str) -> dict[str, str]:
-    """The labels of a BigQuery job: lower case, 63 characters at most.
+    """Return the labels of a BigQuery job: lower case, at most 63 characters.
 
     https://cloud.google.com/bigquery/docs/labels-intro#requirements
     """
@@ -204,11 +204,11 @@ def labels(tables: SourceTables, ctx: JobContext, operation: str) -> dict[str, s
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """What is being done, for job ids, labels and errors.
+    """One operation on one partition, for job ids, labels and errors.
 
     Attributes:
-        operation: load, dedup, copy, delete or join.
-        partition: what is written, or looked at.
+        operation: load, dedup, copy, delete, join, or another one such as survey.
+        partition: the partition that is written or read.
     """
 
     operation: str
@@ -217,19 +217,19 @@ class Step:
     partition: Partition
 
     def job_id(self, part: str = "") -> str:
-        """The id of the job that does this step, or this part of it."""
+        """Return the id of the BigQuery job that does this step, or a part of it."""
         return self.ctx.job_id(
             f"{self.operation}-{part}" if part else self.operation, self.partition
         )
 
     @property
     def labels(self) -> dict[str, str]:
-        """For the BigQuery job."""
+        """The labels of the step's BigQuery jobs."""
         return labels(self.tables, self.ctx, self.operation)
 
 
 def job_url(project: str, location: str, job_id: str) -> str:
-    """The page of a BigQuery job in the Google Cloud console."""
+    """Return the URL of a BigQuery job's page in the Google Cloud console."""
     return (
         f"https://console.cloud.google.com/bigquery?project={project}&j=bq:{location}:{job_id}"
         "&page=queryresults"
@@ -237,6 +237,6 @@ def job_url(project: str, location: str, job_id: str) -> str:
 
 
 def table_url(project: str, table_id: str) -> str:
-    """The page of a table in the Google Cloud console."""
+    """Return the URL of a table's page in the Google Cloud console."""
     dataset, _, table = table_id.partition(".")
     return f"https://console.cloud.google.com/bigquery?project={project}&p={project}&d={dataset}&t={table}&page=table"

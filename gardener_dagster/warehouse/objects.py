@@ -1,6 +1,6 @@
 """Which of the objects under a date's prefix belong to this parse, and how a load job names them.
 
-Pure. The parsers never delete, so a prefix can hold objects of archives that are gone and of
+Pure. The parsers never delete objects, so a prefix can hold objects of deleted archives and of
 earlier parses.
 """
 
@@ -14,7 +14,7 @@ MAXIMUM_URIS = 10_000
 """https://cloud.google.com/bigquery/quotas#load_jobs: source URIs in one load job."""
 
 CLOCK_SKEW = dt.timedelta(minutes=1)
-"""Cloud Storage's clock and ours may differ by this much when an object's age is judged."""
+"""Tolerated difference between Cloud Storage's clock and this one in an object's age."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +25,7 @@ class ParsedObject:
         name: object name in the output bucket, `<source bucket>/<archive name>.jsonl`.
         written: when it was last written; aware.
         size: bytes.
-        write_error: the parser's `writeError` metadata: it could not write all rows. Usually empty.
+        write_error: the parser's `writeError` metadata; empty: it could write all rows.
     """
 
     name: str
@@ -36,20 +36,19 @@ class ParsedObject:
 
 @dataclass(frozen=True, kw_only=True)
 class LoadSource:
-    """What to load, and what was left out.
+    """The objects to load, and the objects left out.
 
     Attributes:
-        uris: for the load job, names or `prefix*` patterns; none: the date has no rows.
-        names: the chosen objects, each by its own URI; none where `uris` names them one by one.
-        objects: how many objects these are.
-        size: their bytes.
-        empty: how many of them have no byte; BigQuery may not count these.
-        version: a digest of the objects' names, sizes and times of writing.
+        uris: URIs of the load job, of objects or `prefix*` patterns; none: the date has no rows.
+        names: URI of each chosen object; none if `uris` already lists them one by one.
+        objects: number of chosen objects.
+        size: their size in bytes.
+        empty: number of chosen objects of 0 bytes; BigQuery may not count these.
+        version: a digest of the chosen objects' names, sizes and times of writing.
         stale: objects left out because they were written before this parse began.
-        orphaned: objects left out because their archive is not, or no longer, in the archive
-            bucket.
+        orphaned: objects left out because their archive is not among the date's archives.
         missing: archives that have no object of this parse.
-        write_errors: loaded objects which the parser could not write whole, with its message.
+        write_errors: chosen objects that the parser could not write completely, with its message.
     """
 
     uris: tuple[str, ...]
@@ -73,15 +72,15 @@ def choose_objects(
     archives: Iterable[str],
     parse_started: dt.datetime,
 ) -> LoadSource:
-    """Chooses the objects of this parse.
+    """Choose the objects of this parse.
 
     Args:
-        objects: everything in the output bucket under `<source bucket>/<prefix>`.
+        objects: all objects in the output bucket under `<source bucket>/<prefix>`.
         output_bucket: where the parsers write to.
         source_bucket: where the archives are.
-        prefix: of the date's archives, `experiment/datatype/YYYY/MM/DD/`.
-        archives: names of the date's archives that the parser was to read.
-        parse_started: when the attempt that finished was handed out; aware.
+        prefix: prefix of the date's archives, `experiment/datatype/YYYY/MM/DD/`.
+        archives: names of the date's archives that the parser had to read.
+        parse_started: when the finished attempt was handed out to a parser; aware.
     """
     expected = {f"{source_bucket}/{archive}.jsonl": archive for archive in archives}
     oldest = parse_started - CLOCK_SKEW
@@ -129,16 +128,16 @@ def _uris(prefix: str, wanted: Sequence[str], excluded: Sequence[str]) -> list[s
 
 
 def cover(wanted: Sequence[str], excluded: Sequence[str]) -> list[str]:
-    """The fewest names and `prefix*` patterns that match all of `wanted` and none of `excluded`.
+    """Return the fewest names and `prefix*` patterns that match `wanted` and not `excluded`.
 
-    So a date with more objects than a load job may name still loads in one job, as long as what is
-    excluded does not lie between every two that are wanted. BigQuery allows one `*` in a URI.
+    So a date with more than `MAXIMUM_URIS` objects still loads in one job, unless excluded names
+    lie between too many of the wanted ones. BigQuery allows one `*` in a URI.
     """
     if not wanted:
         return []
     if len(wanted) == 1:
         return list(wanted)
-    # Character by character on purpose: a pattern may end within a name.
+    # By characters, not by path components: a pattern may end within a name.
     common = os.path.commonprefix([min(wanted), max(wanted)])  # noqa: RUF071
     excluded = [name for name in excluded if name.startswith(common)]
     if not excluded:
@@ -146,7 +145,7 @@ def cover(wanted: Sequence[str], excluded: Sequence[str]) -> list[str]:
     branches: dict[str, list[str]] = {}
     for name in wanted:
         branches.setdefault(name[: len(common) + 1], []).append(name)
-    if common in branches:  # one of the names is itself what all others begin with
+    if common in branches:  # one name is the prefix of all others
         rest = [name for name in wanted if name != common]
         return [common, *cover(rest, excluded)]
     return [uri for branch in branches.values() for uri in cover(branch, excluded)]

@@ -1,7 +1,7 @@
 """The queries in `warehouse/sql`, with their identifiers put in.
 
-Values never get into the text of a query: they are its `@parameters`. What does get in is checked
-in `names`.
+Values are passed as `@parameters`, never in the text of a query. Identifiers in the text are
+checked in `names`.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from gardener_dagster.warehouse.names import column_path
 
 
 def query(name: str, **identifiers: str) -> str:
-    """The text of `sql/<name>.sql` with `{identifiers}` replaced; they must be quoted already."""
+    """Return `sql/<name>.sql` with `{identifiers}` replaced by these, which must be quoted."""
     text = (
         files("gardener_dagster.warehouse")
         .joinpath("sql", f"{name}.sql")
@@ -23,8 +23,7 @@ def query(name: str, **identifiers: str) -> str:
 def key_parts(key: Sequence[str]) -> dict[str, str]:
     """The identifiers `key`, `key_columns`, `key_names`, `id_name`, `keyless` of the dedup queries.
 
-    A row is keyless where a part of its key is NULL or empty: Go's parsers write an id they do not
-    have as "".
+    A row is keyless if a part of its key is NULL or empty: the Go parsers write a missing id as "".
 
     Raises:
         ValueError: the key is empty or a part of it is not a column.

@@ -1,4 +1,4 @@
-"""What the operations return: what was done, and what it cost. Frozen, plain values."""
+"""Results of the operations: what was done and what it cost. Frozen, plain values."""
 
 import datetime as dt
 from dataclasses import dataclass
@@ -12,14 +12,14 @@ class BqJob:
 
     Attributes:
         kind: load, copy or query.
-        url: its page in the Google Cloud console.
+        url: URL of its page in the Google Cloud console.
         sql: the query, empty for load and copy.
-        tries: 1, and one more for each job that failed for a passing reason before it.
+        tries: 1, plus the number of earlier jobs that failed with a transient error.
         waiting_seconds: from its creation to its start.
         running_seconds: from its start to its end.
-        slot_seconds: time of BigQuery's workers.
+        slot_seconds: BigQuery's slot time.
         bytes_processed: bytes a query read, or bytes of the objects a load read.
-        bytes_billed: bytes of a query that are paid for; load and copy jobs are free.
+        bytes_billed: bytes billed for a query; load and copy jobs are free.
     """
 
     id: str
@@ -36,11 +36,11 @@ class BqJob:
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """Common to all operations: sums over the BigQuery jobs it took.
+    """Base of the operations' results, with sums over the operation's BigQuery jobs.
 
     Attributes:
         table: the partition worked on, `dataset.table$YYYYMMDD`.
-        rows: rows in it afterwards.
+        rows: rows in the partition after the operation.
     """
 
     operation: str
@@ -55,7 +55,7 @@ class Result:
 
     @property
     def slot_seconds(self) -> float:
-        """Time of BigQuery's workers."""
+        """BigQuery's slot time."""
         return sum(job.slot_seconds for job in self.bq_jobs)
 
     @property
@@ -65,7 +65,7 @@ class Result:
 
     @property
     def bytes_billed(self) -> int:
-        """Bytes paid for."""
+        """Bytes billed."""
         return sum(job.bytes_billed for job in self.bq_jobs)
 
     @property
@@ -86,12 +86,12 @@ class Result:
 
 @dataclass(frozen=True, kw_only=True)
 class LoadResult(Result):
-    """A tmp partition was replaced by the rows of a parse.
+    """Result of a load: the tmp partition was replaced with the rows of a parse.
 
     Attributes:
-        objects: how many were loaded.
-        bytes_loaded: their size.
-        added_fields: columns the data had and the tables had not, as `path TYPE`.
+        objects: number of loaded objects.
+        bytes_loaded: their size in bytes.
+        added_fields: columns of the data that were added to the tables, as `path TYPE`.
     """
 
     objects: int
@@ -101,12 +101,12 @@ class LoadResult(Result):
 
 @dataclass(frozen=True, kw_only=True)
 class KeyCount:
-    """How unique the keys of a partition are.
+    """Numbers of rows, missing keys and duplicates of a partition.
 
     Attributes:
         rows: rows in the partition.
-        keyless: rows whose key is NULL or empty; they are nobody's duplicate.
-        duplicates: rows that share their key with another and are too many.
+        keyless: rows whose key is NULL or empty; they do not count as duplicates.
+        duplicates: surplus rows: all rows of a key but one.
     """
 
     rows: int
@@ -117,16 +117,16 @@ class KeyCount:
 
 @dataclass(frozen=True, kw_only=True)
 class KeyComparison:
-    """A partition of tmp, against the published one that it would replace.
+    """The keys of a tmp partition, compared with the published one that it would replace.
 
     Attributes:
         rows: rows in tmp.
-        keyless: those whose key is NULL or empty.
-        duplicates: those that share their key with another and are too many.
-        ids: different values of the key's id column, or of its first column.
-        published: rows in the published partition; 0: there is none.
-        published_keyless: those whose key is NULL or empty.
-        published_ids: as `ids`, in the published partition.
+        keyless: rows in tmp whose key is NULL or empty.
+        duplicates: surplus rows in tmp: all rows of a key but one.
+        ids: distinct values of the key's column `id`, or else of its first column.
+        published: rows in the published partition; 0: it is missing or empty.
+        published_keyless: rows in the published partition whose key is NULL or empty.
+        published_ids: `ids` of the published partition.
         added: keys that only tmp has.
         removed: keys that only the published partition has.
         kept: keys that both have.
@@ -152,12 +152,12 @@ class KeyComparison:
 
 @dataclass(frozen=True, kw_only=True)
 class AnnotationCount:
-    """How many rows of a raw partition a join would annotate.
+    """Number of rows of a raw partition that a join would annotate.
 
     Attributes:
-        rows: rows in it.
-        annotated: those that would find their annotation.
-        published: rows in the joined partition that would be replaced; 0: there is none.
+        rows: rows in the raw partition.
+        annotated: rows that have an annotation.
+        published: rows in the joined partition that would be replaced; 0: it is missing or empty.
     """
 
     rows: int
@@ -168,11 +168,11 @@ class AnnotationCount:
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
-    """Rows of a partition that one parser version made of one archive.
+    """Number of rows of a partition that one parser version made from one archive.
 
     Attributes:
-        archive: gs:// URL; empty: the rows do not say.
-        version: of the parser; empty: the rows do not say.
+        archive: gs:// URL; empty: the rows have none.
+        version: version of the parser; empty: the rows have none.
     """
 
     archive: str
@@ -182,10 +182,10 @@ class Origin:
 
 @dataclass(frozen=True, kw_only=True)
 class DedupResult(Result):
-    """A tmp partition has one row per key.
+    """Result of a dedup: the tmp partition has one row per key.
 
     Attributes:
-        keys: of it, and of the published partition that it would replace.
+        keys: comparison of its keys, without duplicates, with the published partition's.
     """
 
     rows_before: int
@@ -195,11 +195,11 @@ class DedupResult(Result):
 
 @dataclass(frozen=True, kw_only=True)
 class CopyResult(Result):
-    """A raw partition was replaced by the tmp partition.
+    """Result of a copy: the raw partition was replaced with the tmp partition.
 
     Attributes:
-        rows_before: rows that raw had; None where an earlier try had copied already.
-        warning: what a person should look at, though the operation succeeded; empty: nothing.
+        rows_before: rows in raw before the copy; None: an earlier try had already copied.
+        warning: what the operator should check although the copy succeeded; empty: nothing.
     """
 
     rows_before: int | None
@@ -208,10 +208,10 @@ class CopyResult(Result):
 
 @dataclass(frozen=True, kw_only=True)
 class DeleteResult(Result):
-    """A tmp partition is gone.
+    """Result of a delete: the tmp partition does not exist any more.
 
     Attributes:
-        existed: whether it was there.
+        existed: whether the partition existed before.
     """
 
     existed: bool
@@ -219,12 +219,12 @@ class DeleteResult(Result):
 
 @dataclass(frozen=True, kw_only=True)
 class JoinResult(Result):
-    """A joined partition was replaced, or there was nothing to join.
+    """Result of a join: the joined partition was replaced, or there was nothing to join.
 
     Attributes:
-        annotations: rows of annotations of the date itself.
-        annotations_before: rows of annotations of the day before.
-        skipped: why nothing was joined; empty where something was.
+        annotations: annotation rows of the date.
+        annotations_before: annotation rows of the day before.
+        skipped: why nothing was joined; empty: rows were joined.
     """
 
     annotations: int
@@ -242,11 +242,11 @@ class TmpPartition:
 
 @dataclass(frozen=True, kw_only=True)
 class TableVersion:
-    """A table as it is, or as it was.
+    """A table, in its current or a past state.
 
     Attributes:
         table: `dataset.table`.
-        as_of: when, aware; None: now. BigQuery keeps what was for seven days.
+        as_of: time of the state, aware; None: now. BigQuery keeps past states for seven days.
     """
 
     table: str
@@ -258,16 +258,16 @@ class TableVersion:
 
 @dataclass(frozen=True, kw_only=True)
 class KeyDiff:
-    """What is different between two versions of a partition, by the keys of its rows.
+    """Difference between two versions of a partition, by the keys of their rows.
 
     Attributes:
-        rows_before: rows of the one version.
-        rows_after: rows of the other.
-        keyless_before: rows of the one whose key is NULL or empty; they cannot be compared.
-        keyless_after: the same of the other.
-        in_both: keys that both have.
-        added: keys that only the other has.
-        removed: keys that only the one has.
+        rows_before: rows of the version before.
+        rows_after: rows of the version after.
+        keyless_before: rows before whose key is NULL or empty; they cannot be compared.
+        keyless_after: rows after whose key is NULL or empty.
+        in_both: number of keys that both versions have.
+        added: number of keys that only the version after has.
+        removed: number of keys that only the version before has.
     """
 
     date: dt.date
@@ -281,7 +281,7 @@ class KeyDiff:
 
     @property
     def same(self) -> bool:
-        """Whether both have as many rows, of the same keys."""
+        """Whether both versions have the same number of rows and the same keys."""
         return (self.rows_before, self.keyless_before) == (
             self.rows_after,
             self.keyless_after,
@@ -290,12 +290,12 @@ class KeyDiff:
 
 @dataclass(frozen=True, kw_only=True)
 class ColumnDiff:
-    """Rows of a partition that two versions both have, compared by columns.
+    """Comparison by columns of the rows that two versions of a partition share.
 
     Attributes:
-        compared: rows whose key stands once in each version.
-        differing: those that differ in any of the columns.
-        columns: in how many rows each column differs, where it does.
+        compared: rows whose key occurs exactly once in each version.
+        differing: compared rows that differ in at least one column.
+        columns: number of differing rows of each column that differs.
     """
 
     date: dt.date
@@ -306,7 +306,7 @@ class ColumnDiff:
 
 @dataclass(frozen=True, kw_only=True)
 class DifferingRow:
-    """A row that is not the same in both versions.
+    """A row that differs between the two versions.
 
     Attributes:
         key: the parts of its key.

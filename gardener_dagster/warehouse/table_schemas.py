@@ -1,8 +1,8 @@
 """Read and merge table schemas in BigQuery's own JSON: the files in `warehouse/schemas`.
 
-Pure but for reading the package's files. A column's name does not care about case, in BigQuery as
-here. The files say what M-Lab's parsers write; their facts come from m-lab/etl, ndt-server,
-tcp-info, uuid-annotator and traceroute-caller, whose Go types are the parsers' JSON.
+Pure, except that it reads the package's files. Column names are case-insensitive, as in BigQuery.
+The files describe the JSON that M-Lab's parsers write, following the Go types in m-lab/etl,
+ndt-server, tcp-info, uuid-annotator and traceroute-caller.
 """
 
 import json
@@ -15,13 +15,13 @@ Field = dict[str, Any]
 
 _RECORD_TYPES = ("RECORD", "STRUCT")
 COMMON = ("id", "date", "parser")
-"""The columns that every table begins with."""
+"""The first columns of every table."""
 
 
 def schema_of(datatype: str) -> list[Field]:
-    """The schema of a datatype; for one without a file just the columns that all have.
+    """Return the schema of a datatype; for one without a schema file, only the `COMMON` columns.
 
-    What an unknown datatype has beyond those is learnt from its data when it is loaded.
+    The load operation detects the other columns of such a datatype from its data.
     """
     file = files("gardener_dagster.warehouse").joinpath("schemas", f"{datatype}.json")
     if file.is_file():
@@ -30,18 +30,18 @@ def schema_of(datatype: str) -> list[Field]:
 
 
 def is_known(datatype: str) -> bool:
-    """Whether the datatype has a schema file."""
+    """Return whether the datatype has a schema file."""
     return files("gardener_dagster.warehouse").joinpath("schemas", f"{datatype}.json").is_file()
 
 
 def merge(have: Sequence[Field], want: Sequence[Field]) -> tuple[list[Field], tuple[str, ...]]:
-    """Adds to a schema the columns and fields that another one has beyond it.
+    """Add to the schema `have` the columns and fields that only `want` has.
 
-    What both have stays as it is in the first, also where the types differ. What is added is never
-    REQUIRED: the rows that are there do not have it.
+    Fields that both have keep their definition in `have`, even if the types differ. Added fields
+    are never REQUIRED, because existing rows lack them.
 
     Returns:
-        The schema, and what was added, as `path TYPE`.
+        The merged schema, and the added fields, as `path TYPE`.
     """
     return _merge(have, want, "")
 
@@ -77,7 +77,7 @@ def _relaxed(field: Field) -> Field:
 
 
 def has_field(schema: Sequence[Field], path: str) -> bool:
-    """Whether the schema has a field of this path, whatever its case."""
+    """Return whether the schema has a field with this path; case-insensitive."""
     head, _, rest = path.casefold().partition(".")
     for field in schema:
         if field["name"].casefold() == head:
@@ -86,7 +86,7 @@ def has_field(schema: Sequence[Field], path: str) -> bool:
 
 
 def joined_schema(annotations: Sequence[Field], raw: Sequence[Field]) -> list[Field]:
-    """A joined table's columns: id, date, parser, then the annotation's, then the datatype's."""
+    """Return a joined table's columns: id, date, parser, the annotation's, the datatype's."""
     own = {field["name"].casefold(): field for field in raw}
     first = [own[name] for name in COMMON if name in own]
     return [*first, *(f for f in [*annotations, *raw] if f["name"].casefold() not in COMMON)]

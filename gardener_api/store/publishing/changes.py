@@ -1,6 +1,6 @@
 """What each version of a published partition changed. No row is ever removed.
 
-Which version is the present one is ``table_versions``'.
+``table_versions`` has the current version.
 """
 
 import datetime as dt
@@ -19,7 +19,7 @@ _v = schema.partition_versions.c
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PartitionChange:
-    """A version of a published partition, against the one that it replaced."""
+    """A version of a published partition, compared with the one that it replaced."""
 
     table: str  # "<dataset>.<table>"
     date: dt.date
@@ -28,16 +28,16 @@ class PartitionChange:
     made: dt.datetime
     rows: int
     rows_before: int | None = None  # of the version before; None: not known
-    ids_added: int | None = None  # keys of dedup that are new; None: not counted
+    ids_added: int | None = None  # new dedup keys; None: not counted
     ids_removed: int | None = None
     ids_kept: int | None = None
-    duplicates: int | None = None  # rows that were removed as such
+    duplicates: int | None = None  # duplicate rows that were removed
     annotated: int | None = None  # rows with an annotation; None: not a joined table
     parser_versions: tuple[str, ...] = ()  # of its rows
 
 
 class Changes:
-    """The versions, in the same database as the jobs."""
+    """The changes of partitions, in the same database as the jobs."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -47,14 +47,14 @@ class Changes:
         self._record = upsert(engine, schema.partition_versions, others)
 
     def record(self, change: PartitionChange) -> None:
-        """Keep what a version changed; again the same is fine."""
+        """Record what a version changed; repeating the call is safe."""
         versions = schema.VERSION_SEPARATOR.join(change.parser_versions)
         with self._writer.begin() as connection:
             values = asdict(change) | {"parser_versions": versions}
             connection.execute(self._record.values(values))
 
     def of(self, table: str, date: dt.date, *, limit: int = 20) -> list[PartitionChange]:
-        """The versions of a partition that are known, the newest first."""
+        """Return the recorded versions of a partition, the newest first, at most ``limit``."""
         query = select(schema.partition_versions).where(_v.table == table, _v.date == date)
         query = query.order_by(_v.version.desc()).limit(limit)
         with self._engine.begin() as connection:

@@ -1,7 +1,7 @@
 """Partitions that audits held back, and what people decided about them. No row is ever removed.
 
-A row is *waiting* until somebody decides, *decided* until a run has carried the decision out, then
-*settled*. What was audited is named by ``staged``: a decision is about exactly those rows.
+A row is *waiting* until a person decides, *decided* until a run has carried out the decision, then
+*settled*. ``staged`` identifies the audited rows: a decision applies to exactly those.
 """
 
 import datetime as dt
@@ -27,27 +27,27 @@ _IS_DECIDED: tuple[_Where, ...] = (schema.IS_UNSETTLED, _h.decision.is_not(None)
 
 
 class Decision(StrEnum):
-    """What a person decides about a held partition."""
+    """A person's decision about a held partition."""
 
     ACCEPT = "accept"
     REJECT = "reject"
 
 
 class Outcome(StrEnum):
-    """What became of a held partition."""
+    """How a held partition was settled."""
 
     PUBLISHED = "published"
     REJECTED = "rejected"
-    SUPERSEDED = "superseded"  # newer rows took its place, or it is gone
+    SUPERSEDED = "superseded"  # newer rows replaced it, or it no longer exists
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Finding:
-    """An audit that holds a partition."""
+    """The finding of an audit that holds a partition."""
 
     audit: str
     description: str  # for people, with both numbers
-    numbers: Mapping[str, Any] = field(default_factory=dict)  # of JSON's types
+    numbers: Mapping[str, Any] = field(default_factory=dict)  # JSON values
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,13 +57,13 @@ class HeldPartition:
     number: int
     key: JobKey
     table: str  # "<dataset>.<table>" whose published partition stays
-    staged: str  # names the rows that were audited
+    staged: str  # identifies the audited rows
     job: int | None  # number of the parse job
     findings: Sequence[Finding]
     run_id: str
     at: dt.datetime
     decision: Decision | None
-    audits: Collection[str]  # that the decision accepts
+    audits: Collection[str]  # those that the decision accepts
     decided_by: str
     reason: str
     decided: dt.datetime | None
@@ -89,19 +89,19 @@ class HeldPartitions:
         run_id: str,
         now: dt.datetime,
     ) -> int:
-        """Note that a partition is held; it takes the place of what was held of it before.
+        """Record that a partition is held; its earlier unsettled rows are superseded.
 
         Args:
-            key: Of the job of its date.
+            key: Key of the job of its date.
             table: ``<dataset>.<table>`` whose published partition stays.
-            findings: Of the audits that hold it.
-            staged: Names the rows that were audited.
+            findings: Findings of the audits that hold it.
+            staged: Identifies the audited rows.
             job: Number of the parse job.
             run_id: The Dagster run that audited.
             now: The time.
 
         Returns:
-            Its number.
+            The number of the held partition.
         """
         row = {
             "key": str(key),
@@ -135,15 +135,15 @@ class HeldPartitions:
         """Record a decision about a partition that waits for one.
 
         Args:
-            number: Of the held partition.
-            decision: What is decided.
+            number: Number of the held partition.
+            decision: The decision.
             by: Who decides.
             reason: Why.
-            audits: Those of the findings that are accepted; none: all of them.
+            audits: The audits that are accepted; none: all that hold the partition.
             now: The time.
 
         Returns:
-            The partition; ``None`` where it waits for no decision any more.
+            The partition; ``None`` if it is not waiting for a decision.
         """
         with self._writer.begin() as connection:
             query = select(schema.held_partitions).where(_h.number == number, *_IS_WAITING)
@@ -168,39 +168,39 @@ class HeldPartitions:
     def settle(
         self, table: str, date: dt.date, outcome: Outcome, *, staged: str = "", now: dt.datetime
     ) -> None:
-        """Note what became of what is held of a partition; nothing where nothing is.
+        """Settle what is held of a partition; do nothing if nothing is.
 
         Args:
             table: ``<dataset>.<table>``.
             date: The partition.
-            outcome: Of the rows that were decided on so; what else is held is superseded.
-            staged: Names the rows that were published, which may be others than those accepted.
+            outcome: Outcome of the rows with that decision; everything else is superseded.
+            staged: Identifies the published rows, which may differ from the accepted ones.
             now: The time.
         """
         with self._writer.begin() as connection:
             self._settle(connection, table, date, outcome, now, staged=staged)
 
     def waiting(self) -> list[HeldPartition]:
-        """The partitions that wait for a decision, the oldest first."""
+        """Return the partitions that wait for a decision, the oldest first."""
         return self._all(*_IS_WAITING)
 
     def decided(self) -> list[HeldPartition]:
-        """The partitions whose decision is not carried out yet, the oldest first."""
+        """Return the partitions with a decision not carried out yet, the oldest first."""
         return self._all(*_IS_DECIDED)
 
     def current(self, table: str, date: dt.date) -> HeldPartition | None:
-        """What is held of a partition and not settled; ``None`` where nothing is."""
+        """Return the unsettled row of a partition; ``None`` if there is none."""
         found = self._all(schema.IS_UNSETTLED, _h.table == table, _h.date == date)
         return found[-1] if found else None
 
     def accepted(self, table: str, date: dt.date, staged: str) -> frozenset[str]:
-        """The audits that people accepted for exactly these rows."""
+        """Return the audits that people accepted for exactly these rows."""
         same = (_h.table == table, _h.date == date, _h.staged == staged)
         decisions = self._all(*same, _h.decision == Decision.ACCEPT)
         return frozenset(audit for each in decisions for audit in each.audits)
 
     def of(self, key: JobKey) -> list[HeldPartition]:
-        """All that was ever held of a date and datatype, the oldest first."""
+        """Return all rows of a date and datatype, also settled ones, the oldest first."""
         return self._all(_h.key == str(key))
 
     def _all(self, *where: _Where) -> list[HeldPartition]:
@@ -232,7 +232,7 @@ class HeldPartitions:
 
 
 def _noted(job: Job, held: HeldPartition, now: dt.datetime) -> Change:
-    """The job, whose history and error say what was decided."""
+    """Record the decision in the job's events and, if rejected, in its error."""
     by = f"{held.table}: by {held.decided_by}" + (f": {held.reason}" if held.reason else "")
     if held.decision is Decision.ACCEPT:
         return table_stages.decide(job, table_stages.ACCEPTED, detail=by, now=now)

@@ -13,19 +13,19 @@ from gardener_api.store import schema
 MOST = 20
 """How many backfills the page shows."""
 MOST_OPEN = 20_000
-"""How many unfinished jobs are read to find the backfills that they are of."""
+"""How many unfinished jobs are read to find their backfills."""
 _c, _r = schema.jobs.c, schema.requests.c
 _t, _p = schema.tables_backfills.c, schema.partitions.c
 
 
 class BackfillQueries:
-    """The store by backfill."""
+    """Queries by backfill."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
     def unfinished(self, *, now: dt.datetime) -> list[BackfillProgress]:
-        """The backfills that have unfinished jobs, or make tables alone; the newest first."""
+        """Return the backfills with unfinished jobs, and tables-only ones; the newest first."""
         found = [*self._of_jobs(now), *self._of_tables(now)]
         return sorted(found, key=lambda each: each.asked, reverse=True)
 
@@ -107,7 +107,7 @@ class BackfillQueries:
 
 
 def _progress(rows: list[Row[Any]]) -> BackfillProgress:
-    """The progress of a backfill, from the row of each of its sources and states."""
+    """Build the progress of a backfill from its rows, one per source and state."""
 
     def jobs(*states: JobState) -> int:
         return sum(row.jobs for row in rows if row.state in states)

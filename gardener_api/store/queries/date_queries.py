@@ -17,16 +17,16 @@ _c = schema.jobs.c
 
 
 class DayQueries:
-    """The store by source and date."""
+    """Queries by source and date."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
     def last_asked(self, since: dt.date) -> dict[JobKey, dt.datetime]:
-        """When anybody last asked for each date from ``since`` on that was ever asked for.
+        """Return the time of the last request for each requested date from ``since`` on.
 
-        A request does not count if its job was withdrawn and no person decided that: the date is
-        then to be asked for again.
+        A withdrawn request of a withdrawn job counts only if a person withdrew it; else the date
+        must be requested again.
         """
         r = schema.requests.c
         key = (_c.bucket, _c.experiment, _c.datatype, _c.date)
@@ -44,14 +44,14 @@ class DayQueries:
             }
 
     def first_daily(self) -> dict[str, dt.date]:
-        """The first date of each source, by its name, that a daily job was made for."""
+        """Return the first date that has a daily job, by the name of the source."""
         query = select(_c.experiment, _c.datatype, func.min(_c.date)).where(_c.daily)
         query = query.group_by(_c.experiment, _c.datatype)
         with self._engine.begin() as connection:
             return {f"{e}/{d}": first for e, d, first in connection.execute(query)}
 
     def latest(self, keys: Collection[JobKey]) -> dict[JobKey, Job]:
-        """The newest job of each of these keys that has one."""
+        """Return the newest job of each of these keys that has one."""
         found = {}
         with self._engine.begin() as connection:
             for chunk in chunks(sorted({str(key) for key in keys})):
@@ -61,14 +61,14 @@ class DayQueries:
         return found
 
     def asked_by(self, requesters: Collection[str]) -> int:
-        """How many jobs these requesters asked for."""
+        """Return the number of requests of these requesters."""
         r = schema.requests.c
         with self._engine.begin() as connection:
             query = select(func.count()).where(r.requester.in_(requesters))
             return int(connection.execute(query).scalar_one())
 
     def waiting_for_tables(self, priority: Priority) -> int:
-        """How many jobs of a priority are parsed, and their tables not begun."""
+        """Count the parsed jobs of a priority whose tables are not started."""
         query = select(func.count()).where(
             _c.state == JobState.POST_PROCESSING, _c.priority == priority
         )
@@ -76,7 +76,7 @@ class DayQueries:
             return int(connection.execute(query).scalar_one())
 
     def rows(self, table: str, first: dt.date, last: dt.date) -> dict[dt.date, int]:
-        """The rows of each partition of ``<dataset>.<table>`` that was written."""
+        """Return the number of rows of each written partition of ``<dataset>.<table>``."""
         p = schema.partitions.c
         query = select(p.date, p.rows).where(
             p.table == table, p.date.between(first, last), p.version > 0

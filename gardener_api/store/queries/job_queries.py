@@ -1,6 +1,6 @@
 """Reading the store: facts for the sensors, and what pages show. Changes nothing.
 
-What the metrics show is ``metric_queries``'.
+Queries for metrics are in ``metric_queries``.
 """
 
 import datetime as dt
@@ -32,14 +32,14 @@ from gardener_api.store.queries.snapshot_queries import Overview
 from gardener_api.store.rows import chunks, is_latest, job_of, select_jobs
 
 MOST_FOUND = 10_000
-"""A search for a text finds so many jobs at most."""
+"""Maximum number of jobs that a text search finds."""
 _c = schema.jobs.c
 HANDOUT_ORDER = (_c.priority, _c.date, _c.rank, _c.number)
 """The order in which jobs are handed out."""
 
 
 class JobOrder(StrEnum):
-    """In which order a list of jobs comes."""
+    """The order of a list of jobs."""
 
     RECENT = "recent"  # the newest change of state first
     NEXT = "next"  # as they are handed out
@@ -48,7 +48,7 @@ class JobOrder(StrEnum):
     STATE = "state"  # by name, each as they are handed out
 
 
-# A column, and whether its largest value comes first. Each but NEXT is the order of an index.
+# Columns, and whether each is descending. Every order but NEXT is that of an index.
 _ORDERS: dict[JobOrder, tuple[tuple[Any, bool], ...]] = {
     JobOrder.RECENT: ((_c.entered, True), (_c.number, True)),
     JobOrder.NEXT: tuple((column, False) for column in HANDOUT_ORDER),
@@ -69,7 +69,7 @@ def _ordered(order: JobOrder, *, reverse: bool) -> Iterator[ColumnElement[Any]]:
 
 
 class JobQueries:
-    """Everything that can be asked of a store without changing it."""
+    """The read-only queries of a store."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -78,14 +78,14 @@ class JobQueries:
         self.backfills = BackfillQueries(engine)
 
     def ping(self) -> str:
-        """Ask the database for a sign of life.
+        """Check that the database answers, and has the expected version.
 
         Returns:
-            How it is, for people.
+            The status, for people.
 
         Raises:
-            sqlalchemy.exc.SQLAlchemyError: It gave none.
-            StoreError: It is no longer of the version that this gardener knows.
+            sqlalchemy.exc.SQLAlchemyError: The database did not answer.
+            StoreError: The store no longer has the version that this gardener uses.
         """
         with self._engine.begin() as connection:
             found = connection.execute(select(schema.version.c.version_num)).scalar_one()
@@ -98,15 +98,15 @@ class JobQueries:
     # -- one job
 
     def job(self, number: int) -> Job | None:
-        """The job of that number."""
+        """Return the job with this number; ``None`` if there is none."""
         return self._one(select_jobs().where(_c.number == number))
 
     def latest(self, key: JobKey) -> Job | None:
-        """The newest job of the key."""
+        """Return the newest job of the key; ``None`` if there is none."""
         return self._one(select_jobs().where(is_latest([str(key)])))
 
     def events(self, number: int) -> list[Event]:
-        """What happened to a job, oldest first."""
+        """Return the events of a job, the oldest first."""
         c = schema.events.c
         query = select(c.job, c.at, c.attempt, c.state, c.detail, c.left, c.seconds)
         with self._engine.begin() as connection:
@@ -114,7 +114,7 @@ class JobQueries:
             return [Event(**row) for row in rows.mappings()]
 
     def requests(self, number: int) -> list[Request]:
-        """Everybody who ever asked for a job, oldest first."""
+        """Return all requests for a job, the oldest first."""
         with self._engine.begin() as connection:
             return _requests(connection, [number]).get(number, [])
 
@@ -123,17 +123,17 @@ class JobQueries:
     def unreported(
         self, requester: str, *, run_id: str, chain: ChainRule | None = None
     ) -> list[Outcome]:
-        """How the jobs ended that this run asked for, where it has not reported it yet.
+        """Return the jobs that ended for a run and that the run has not reported yet.
 
-        A job has ended for a run when its parse is done, when it failed or was withdrawn, and when
-        somebody took the run's request back. Left out is what another run of this requester has
-        asked for again since: that run waits for it.
+        A job has ended for a run when it is parsed, failed or withdrawn, or when the run's request
+        was withdrawn. Requests that another run has taken over are excluded: that run waits for
+        them.
 
         Args:
-            requester: In whose name the run asks.
+            requester: The requester that the run acts for.
             run_id: The run.
-            chain: When a parsed job whose tables the request covers has ended for the run. Left
-                out: once it is parsed, as any other.
+            chain: When a parsed job ends for the run if the request covers its tables.
+                ``None``: once it is parsed, as for any other request.
         """
         r = schema.requests.c
         is_parsed: ColumnElement[bool] = _c.parsed.is_not(None)
@@ -165,10 +165,10 @@ class JobQueries:
     def taken_over(
         self, requester: str, *, run_id: str, numbers: Collection[int]
     ) -> dict[int, str]:
-        """Which of these jobs another run of the same requester has asked for since this run did.
+        """Return which of these jobs another run of the same requester has taken over.
 
         Returns:
-            That run's ID, by the number of the job.
+            The ID of that run, by the number of the job.
         """
         r = schema.requests.c
         found: dict[int, str] = {}
@@ -181,7 +181,7 @@ class JobQueries:
         return found
 
     def runs_waiting(self) -> set[str]:
-        """The runs that asked for jobs which no parser has done yet, and did not take that back."""
+        """Return the runs with active requests for jobs that are queued or at a parser."""
         r = schema.requests.c
         states = sorted({JobState.QUEUED, *PARSING_STATES})
         query = (
@@ -194,7 +194,7 @@ class JobQueries:
             return set(connection.execute(query).scalars())
 
     def waiting(self, requester: str) -> dict[JobState, int]:
-        """How many of the jobs that this requester asked for are in each state."""
+        """Count the jobs with an active request of this requester, by state."""
         r = schema.requests.c
         query = (
             select(_c.state, func.count())
@@ -214,12 +214,12 @@ class JobQueries:
         before: dt.date | None = None,
         limit: int | None = None,
     ) -> list[Parsed]:
-        """Jobs whose parse is done and whose tables are not begun, the most urgent first.
+        """Return the parsed jobs whose tables are not started, the most urgent first.
 
         Args:
-            first: Of this date and later ones only.
-            before: Of dates before this one only.
-            limit: At most so many.
+            first: Only jobs of this date and later ones.
+            before: Only jobs of dates before this one.
+            limit: Maximum number of jobs.
         """
         query = select_jobs().where(_c.state == JobState.POST_PROCESSING)
         if first is not None:
@@ -229,15 +229,15 @@ class JobQueries:
         return self._parsed(query.limit(limit))
 
     def requests_of(self, numbers: Collection[int]) -> dict[int, list[Request]]:
-        """Everybody who ever asked for these jobs, by the job's number, the oldest first."""
+        """Return all requests for these jobs, by the job's number, the oldest first."""
         with self._engine.begin() as connection:
             return _requests(connection, sorted(numbers))
 
     def unreported_parses(self, *, live_runs: Collection[str] = ()) -> list[Parsed]:
-        """Every job whose parse is done and was never reported to anybody, with who wants it.
+        """Return every parsed job that was never reported, with its requests.
 
         Args:
-            live_runs: Left out is what one of these still waits for: it reports that itself.
+            live_runs: Exclude jobs that one of these runs requests: it reports them itself.
         """
         r = schema.requests.c
         theirs = exists().where(
@@ -246,7 +246,7 @@ class JobQueries:
         return self._parsed(select_jobs().where(schema.IS_UNREPORTED, ~theirs))
 
     def runs_of_unreported_parses(self) -> set[str]:
-        """The runs that want a job whose parse is done and was never reported to anybody."""
+        """Return the runs with active requests for parsed jobs that were never reported."""
         r = schema.requests.c
         query = (
             select(r.run_id)
@@ -258,13 +258,13 @@ class JobQueries:
             return set(connection.execute(query).scalars())
 
     def in_tables(self) -> list[Job]:
-        """Every job that is in a stage of its tables."""
+        """Return every job that is in a stage of its tables."""
         return self._all(
             select_jobs().where(_c.state.in_(sorted(TABLE_STATES))).order_by(_c.number)
         )
 
     def open_keys(self, keys: Collection[JobKey]) -> dict[JobKey, Job]:
-        """Which of these keys have a job that has not ended, and that job."""
+        """Return the open job of each of these keys that has one."""
         found = {}
         with self._engine.begin() as connection:
             for chunk in chunks(sorted({str(key) for key in keys})):
@@ -290,20 +290,20 @@ class JobQueries:
         order: JobOrder = JobOrder.RECENT,
         reverse: bool = False,
     ) -> list[Job]:
-        """A page of the list of jobs.
+        """Return a page of the list of jobs.
 
         Args:
-            experiment: Only of this one.
-            datatype: Only of this one.
-            first: Only of this date and later ones.
-            last: Only of this date and earlier ones.
-            states: Only in one of these.
-            text: Only where it stands in the key, the detail or the error, in any case; of these
-                the newest ``MOST_FOUND`` jobs.
-            limit: At most so many.
-            offset: Without the first so many.
-            order: Which come first.
-            reverse: The order turned round.
+            experiment: Only jobs of this experiment.
+            datatype: Only jobs of this datatype.
+            first: Only jobs of this date and later ones.
+            last: Only jobs of this date and earlier ones.
+            states: Only jobs in one of these states.
+            text: Only jobs with this text in the key, the detail or the error, ignoring case; at
+                most the newest ``MOST_FOUND`` of them.
+            limit: Maximum number of jobs.
+            offset: Number of jobs to skip.
+            order: The sort order.
+            reverse: Whether to reverse the order.
         """
         wanted: list[ColumnElement[bool]] = [
             column == value
@@ -318,14 +318,14 @@ class JobQueries:
             wanted.append(_c.state.in_(sorted(states)))
         numbers = select(_c.number).where(*wanted)
         if text or (states and JobState.COMPLETE not in states):
-            # Few of many: found first, then put in order. SQLite would walk along the order, and
-            # look for each row on the disk, where they lie in another one.
+            # Few jobs match: find them first, then sort. Else SQLite would scan the index of the
+            # order and read every row from the disk, in random order.
             found = numbers
             if text:
                 found = found.where(self._has(text)).order_by(_c.number.desc()).limit(MOST_FOUND)
             numbers = select(_c.number).where(_c.number.in_(found))
         numbers = numbers.order_by(*_ordered(order, reverse=reverse)).limit(limit).offset(offset)
-        # Numbers first: what comes before the page is then passed over in an index alone.
+        # Numbers first: the jobs before the page are then skipped in an index alone.
         with self._engine.begin() as connection:
             page = connection.execute(numbers).scalars().all()
             jobs = {
@@ -338,17 +338,17 @@ class JobQueries:
         return [jobs[number] for number in page]
 
     def counts(self) -> dict[JobState, int]:
-        """How many jobs are in each state."""
+        """Return the number of jobs in each state."""
         query = select(_c.state, func.count()).group_by(_c.state)
         with self._engine.begin() as connection:
             return {JobState(state): count for state, count in connection.execute(query)}
 
-    # -- how
+    # -- helpers
 
     def _has(self, text: str) -> ColumnElement[bool]:
-        """A job has the text in its key, its detail or its error."""
+        """Condition that a job has the text in its key, its detail or its error."""
         pattern = "%" + re.sub(r"([%_\\])", r"\\\1", text) + "%"
-        # SQLite's LIKE ignores case anyway; with lower() it takes thrice the time.
+        # SQLite's LIKE ignores case anyway; lower() would take three times as long.
         # A key has no capitals, and most jobs have neither detail nor error.
         like = "like" if self._engine.dialect.name == "sqlite" else "ilike"
         return or_(

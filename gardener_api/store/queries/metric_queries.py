@@ -1,9 +1,9 @@
 """Compute the metrics in the database: counts, sums and histograms. Changes nothing.
 
-Counts are of everything that ever happened, and are asked for every few seconds. So rows that are
-settled are read once and their sums are remembered; only later rows are read each time. Rows are
-settled up to a number once no row with a lower number can be committed any more. What a metric is
-called and how it is labelled is decided in ``server.metrics``.
+Counts cover all rows ever written, and are read every few seconds. So settled rows are read once
+and their sums are cached; only later rows are read each time. Rows up to a number are settled once
+no row with a lower number can be committed any more. The names and labels of the metrics are in
+``server.metrics``.
 """
 
 import datetime as dt
@@ -27,7 +27,7 @@ BYTES = (10**6, 10**7, 10**8, 10**9, 10**10, 10**11, 10**12)
 SLOT_SECONDS = (1, 10, 60, 600, 3600, 36_000, 360_000)
 """Upper edges of the histogram of the cost of a query."""
 RECENT = dt.timedelta(days=30)
-"""A month whose last load is older is not shown: else there would be ten years of series."""
+"""Months with no load in this time are omitted; else there would be ten years of series."""
 
 _IN_FLIGHT = sorted(set(JobState) - {JobState.COMPLETE, JobState.WITHDRAWN})
 _c, _e, _o = schema.jobs.c, schema.events.c, schema.operations.c
@@ -46,17 +46,17 @@ class InFlight:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Happened:
-    """How often something happened to jobs of a source."""
+    """The events of one kind of the jobs of a source."""
 
     experiment: str
     datatype: str
     daily: bool
-    state: str  # a JobState, PARSE_ERROR or LEASE_EXPIRED
-    left: str  # what it was before, "" for a job that was just made
-    edge: int  # index into STATE_SECONDS of the time in the state before; its length: above all
+    state: str  # a JobState or the name of an event, such as PARSE_ERROR
+    left: str  # the state before; "" if there is none
+    edge: int  # index into STATE_SECONDS of the time in ``left``; its length: above the last edge
     count: int
-    seconds: float  # in the state before, of all
-    newest: dt.date  # of the dates of these jobs
+    seconds: float  # spent in ``left``, in total
+    newest: dt.date  # the newest date of these jobs
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,16 +65,16 @@ class Queue:
 
     priority: int
     length: int
-    oldest: dt.datetime  # since when the first of them waits
+    oldest: dt.datetime  # when the one that waits longest was queued
 
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """Rows of one kind: how many, and the sum of what was measured."""
+    """The number of rows of one kind, and the sum of their measured values."""
 
     count: int = 0
     total: float = 0.0
-    newest: Any = None  # date or time; None: of none
+    newest: Any = None  # newest date or time; None: no rows
 
     def __add__(self, other: "Tally") -> "Tally":
         known = [newest for newest in (self.newest, other.newest) if newest is not None]
@@ -86,7 +86,7 @@ Tallies = Mapping[tuple[Any, ...], Tally]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Loads:
-    """Loads of a source, of the dates of one month."""
+    """Loads of a source for the dates of one month."""
 
     experiment: str
     datatype: str
@@ -98,7 +98,7 @@ class Loads:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Costs:
-    """Queries of a datatype."""
+    """The cost of the queries of a datatype."""
 
     datatype: str
     operation: str
@@ -108,7 +108,7 @@ class Costs:
 
 
 class MetricQueries:
-    """The numbers behind the metrics. Threads may share one."""
+    """The queries for the metrics. Threads may share one."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -125,7 +125,7 @@ class MetricQueries:
         }
 
     def in_flight(self) -> list[InFlight]:
-        """The jobs that are queued, handed out or in their tables, and those that failed."""
+        """Count the open and the failed jobs, by source and state."""
         group = (_c.experiment, _c.datatype, _c.state, _c.failed_in)
         query = (
             select(*group, func.count().label("count"))
@@ -136,7 +136,7 @@ class MetricQueries:
             return [InFlight(**row) for row in connection.execute(query).mappings()]
 
     def held(self) -> dict[tuple[str, str], int]:
-        """How many partitions of each experiment and datatype wait for a decision."""
+        """Count the partitions that wait for a decision, by experiment and datatype."""
         h = schema.held_partitions.c
         query = select(h.experiment, h.datatype, func.count())
         query = query.where(schema.IS_UNSETTLED, h.decision.is_(None))
@@ -145,7 +145,7 @@ class MetricQueries:
             return {(row[0], row[1]): row[2] for row in rows}
 
     def queues(self) -> list[Queue]:
-        """The queued jobs, by priority."""
+        """Return the queue of each priority."""
         query = (
             select(_c.priority, func.count().label("length"), func.min(_c.entered).label("oldest"))
             .where(_c.state == JobState.QUEUED)
@@ -155,7 +155,7 @@ class MetricQueries:
             return [Queue(**row) for row in connection.execute(query).mappings()]
 
     def last_calls(self) -> dict[str, dt.datetime]:
-        """The parsers that hold jobs, with the time of their last call."""
+        """Return the parsers that hold jobs, with the time of their last call."""
         query = (
             select(_c.parser, func.max(_c.updated))
             .where(_c.state.in_(sorted(PARSING_STATES)), _c.updated.is_not(None))
@@ -165,7 +165,7 @@ class MetricQueries:
             return {row[0]: row[1] for row in connection.execute(query)}
 
     def happened(self) -> list[Happened]:
-        """Everything that ever happened to jobs, counted."""
+        """Count all events of jobs."""
         return [
             Happened(
                 experiment=experiment,
@@ -184,15 +184,15 @@ class MetricQueries:
         ]
 
     def files(self, *, now: dt.datetime) -> list[Loads]:
-        """Every load whose number of objects is known, by that number; of ``RECENT`` months."""
+        """Return the loads of ``RECENT`` months by number of objects, where it is known."""
         return _loads(self._look(self._operations["files"]), since=now - RECENT)
 
     def bytes(self, *, now: dt.datetime) -> list[Loads]:
-        """Every load, by the size of its objects; of ``RECENT`` months."""
+        """Return the loads of ``RECENT`` months by total size of their objects."""
         return _loads(self._look(self._operations["bytes"]), since=now - RECENT)
 
     def costs(self) -> list[Costs]:
-        """Every dedup and join, by what it cost."""
+        """Return all dedups and joins by slot time."""
         return [
             Costs(
                 datatype=_source(month_key)[1],
@@ -205,7 +205,7 @@ class MetricQueries:
         ]
 
     def _look(self, running: "_Running") -> Tallies:
-        # Two transactions: rows are read in a snapshot that is younger than the number is.
+        # Two transactions: the rows are read in a later snapshot than the number.
         with self._lock:
             with self._engine.begin() as connection:
                 until = running.settled_number(connection)
@@ -225,13 +225,12 @@ class _Candidate:
 
 
 class _Running:
-    """Tallies of a table whose rows are added and never changed.
+    """Tallies of an append-only table.
 
-    Rows get ascending numbers, but PostgreSQL commits them in any order: a transaction that was
-    held up for an hour commits a low number late, and one that fails leaves a gap for ever. A
-    number is given out while its transaction holds a lock for writing on the table. So each number
-    below one that is committed belongs to a transaction that has ended or still holds such a lock.
-    Clocks do not matter.
+    Rows get ascending numbers, but PostgreSQL commits them in any order: a slow transaction commits
+    a low number late, and one that fails leaves a permanent gap. A transaction gets a number while
+    it holds a write lock on the table. So each number below a committed one belongs to a
+    transaction that has ended or still holds such a lock.
     """
 
     def __init__(self, table: Table, read: Read) -> None:
@@ -241,10 +240,10 @@ class _Running:
         self._candidate: _Candidate | None = None
 
     def settled_number(self, connection: Connection) -> int:
-        """The number up to which all rows are committed that ever will be."""
+        """Return the number up to which no further row can be committed."""
         if self._candidate is None:
             newest = connection.execute(select(func.max(self._number))).scalar() or 0
-            # Read after `newest`: a transaction that began in between does no harm.
+            # Read after `newest`: a transaction that began in between is harmless.
             self._candidate = _Candidate(newest, _writers(connection, self._table))
             unfinished = self._candidate.writers
         else:
@@ -255,7 +254,7 @@ class _Running:
         return number
 
     def read(self, connection: Connection, until: int) -> Tallies:
-        """The tallies of all rows; those up to ``until`` are not read again."""
+        """Return the tallies of all rows; those up to ``until`` are not read again."""
         if until > self._until:
             more = self._read(connection, (self._number > self._until) & (self._number <= until))
             self._settled, self._until = _sum([self._settled, more]), until
@@ -263,10 +262,10 @@ class _Running:
 
 
 def _writers(connection: Connection, table: Table) -> frozenset[str]:
-    """The open transactions that may have inserted rows into a table, by names used only once.
+    """Return the unique IDs of open transactions that may have inserted rows into a table.
 
-    SQLite has one writer at a time, which takes its numbers and commits before the next one.
-    PostgreSQL documents the view and the lock modes: "pg_locks" and "Table-Level Locks".
+    SQLite has one writer at a time, so its numbers are committed in order. For PostgreSQL, see
+    "pg_locks" and "Table-Level Locks" in its documentation.
     """
     if connection.dialect.name != "postgresql":
         return frozenset()
@@ -321,14 +320,14 @@ def _select_operations(measure: Any, edges: Sequence[int], operations: Sequence[
 
 
 def _edge(measure: Any, edges: Sequence[int]) -> ColumnElement[int]:  # noqa: ANN401 - a column of any number
-    """The index of the first edge that is not below what was measured."""
+    """Return the index of the first edge that is not below the measured value."""
     whens = [(measure <= edge, i) for i, edge in enumerate(edges)]
     found: ColumnElement[int] = case(*whens, else_=len(edges)).label("edge")
     return found
 
 
 def _tallies(connection: Connection, query: Select[Any]) -> Tallies:
-    """Rows of a query whose last columns are those of a tally, and whose first are its key."""
+    """Run a query whose columns up to ``edge`` are a key, and whose others are its tally."""
     size = [column.name for column in query.selected_columns].index("edge") + 1
     rows = connection.execute(query)
     return {
@@ -357,6 +356,6 @@ def _loads(tallies: Tallies, *, since: dt.datetime) -> list[Loads]:
 
 
 def _source(month_key: str) -> tuple[str, str, str]:
-    """Experiment, datatype and month of a key without its day."""
+    """Return experiment, datatype and month of a key without its day."""
     _, experiment, datatype, month = month_key.split("/")
     return experiment, datatype, f"{month[:4]}-{month[4:]}"

@@ -17,21 +17,21 @@ from gardener_api.store.rows import parser_versions
 
 _c, _o = schema.jobs.c, schema.operations.c
 _QUERIES = frozenset({"dedup", "join"})
-"""The operations that are BigQuery queries: their bytes are processed, and paid for."""
+"""The operations that are BigQuery queries: their bytes are those processed."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cost:
-    """What one date, or several, cost to parse and to load."""
+    """The cost of parsing one or several dates and making their tables."""
 
     archives: int = 0
     archive_bytes: int = 0  # of those archives whose size is known
-    archives_unsized: int = 0  # listed by a gardener that did not keep their size
-    parser_seconds: float = 0.0  # of the attempt that ended well
+    archives_unsized: int = 0  # archives whose size was not recorded
+    parser_seconds: float = 0.0  # of the successful attempt
     rows: int = 0  # in raw
     bytes_loaded: int = 0  # of the objects that parsers wrote
     load_seconds: float = 0.0
-    bytes_processed: int = 0  # by queries
+    bytes_processed: int = 0  # by dedup and join
     bytes_billed: int = 0
     slot_seconds: float = 0.0
 
@@ -55,12 +55,12 @@ class DateRecord:
     """What the store knows of a source on a date.
 
     Attributes:
-        state: Of the newest job that was not withdrawn; ``None``: there is none.
-        created: When that job was.
-        parsed: When the newest parse of the date was done; ``None``: it never was.
+        state: State of the newest job that was not withdrawn; ``None``: there is none.
+        created: When that job was created.
+        parsed: When the date was last parsed; ``None``: never.
         made: When each of its tables ``<dataset>.<table>`` was last written.
-        versions: Of the parser, of the rows in raw; empty: not known.
-        cost: Of the last time that it was parsed and its tables were made; ``None``: not known.
+        versions: Parser versions of the rows in raw; empty: not known.
+        cost: Cost of its last parse and of its last table operations; ``None``: not known.
     """
 
     state: JobState | None = None
@@ -72,7 +72,7 @@ class DateRecord:
 
 
 class PlanQueries:
-    """The store, as the plan of a backfill needs it."""
+    """The queries for backfill plans."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -85,10 +85,10 @@ class PlanQueries:
         first: dt.date,
         last: dt.date,
     ) -> dict[dt.date, DateRecord]:
-        """The record of each date of a source that anything is known of.
+        """Return the record of each date of a source that has a job or a written table.
 
         Args:
-            bucket: Of its archives.
+            bucket: Bucket of its archives.
             source: ``<experiment>/<datatype>``.
             tables: Its raw table, and its joined table if it has one, as ``<dataset>.<table>``.
             first: The first date.
@@ -117,10 +117,10 @@ class PlanQueries:
     def states(
         self, bucket: str, source: str, first: dt.date, last: dt.date
     ) -> dict[dt.date, JobState]:
-        """The state of the newest job of each date of a source that was not withdrawn.
+        """Return, by date, the state of a source's newest job that was not withdrawn.
 
         Args:
-            bucket: Of its archives.
+            bucket: Bucket of its archives.
             source: ``<experiment>/<datatype>``.
             first: The first date.
             last: The last date.
@@ -131,7 +131,7 @@ class PlanQueries:
         return {date: of.state for date, of in jobs.items() if of.state is not None}
 
     def queued(self, priority: Priority) -> int:
-        """How many jobs wait for a parser, of this priority or a more urgent one."""
+        """Count the queued jobs of this priority or a more urgent one."""
         query = select(func.count()).where(_c.state == JobState.QUEUED, _c.priority <= priority)
         with self._engine.begin() as connection:
             return int(connection.execute(query).scalar_one())
@@ -139,7 +139,7 @@ class PlanQueries:
 
 @dataclass(slots=True)
 class _Jobs:
-    """What the jobs of a date say together."""
+    """What is known from all jobs of a date."""
 
     state: JobState | None = None
     created: dt.datetime | None = None
@@ -184,7 +184,7 @@ def _jobs(
 def _partitions(
     connection: Connection, tables: Sequence[str], first: dt.date, last: dt.date
 ) -> tuple[dict[dt.date, dict[str, dt.datetime]], dict[dt.date, int]]:
-    """When each table of a date was written, and the rows of the first of the tables."""
+    """Return when each table was last written, and the rows of the first table, by date."""
     p = schema.partitions.c
     query = select(p.table, p.date, p.made, p.rows).where(
         p.table.in_(tables), p.date.between(first, last), p.version > 0
@@ -201,7 +201,7 @@ def _partitions(
 def _versions(
     connection: Connection, raw: str, first: dt.date, last: dt.date
 ) -> dict[dt.date, tuple[str, ...]]:
-    """The parser versions of the newest version of each partition."""
+    """Return the parser versions of the newest version of each partition."""
     v = schema.partition_versions.c
     query = (
         select(v.date, v.parser_versions)
@@ -212,7 +212,7 @@ def _versions(
 
 
 def _operations(connection: Connection, ends: tuple[str, str]) -> dict[dt.date, dict[str, Any]]:
-    """The last operation of each kind, by date."""
+    """Return the last operation of each kind, by date."""
     newest: ColumnElement[int] = func.max(_o.number)
     numbers = select(newest).where(_o.key.between(ends[0], ends[1])).group_by(_o.key, _o.operation)
     columns = (_o.key, _o.operation, _o.bytes, _o.bytes_billed, _o.slot_seconds, _o.seconds)
@@ -223,7 +223,7 @@ def _operations(connection: Connection, ends: tuple[str, str]) -> dict[dt.date, 
 
 
 def _cost(jobs: _Jobs, operations: Mapping[str, Any] | None, rows: int) -> Cost | None:
-    """What a date cost; ``None`` where no operation of it is known, and no parse."""
+    """Return the cost of a date; ``None`` if it has no parse and no known operation."""
     if operations is None and jobs.parsed is None:
         return None
     done = operations or {}

@@ -1,7 +1,7 @@
 """Reading the store for the status page: the jobs behind problems, the grid, and parsers.
 
-Every query is bounded, so that a page stays quick whatever the store holds. Lists of whole jobs are
-in ``job_queries``; the snapshot itself is defined in ``jobs.snapshot``.
+Every query is bounded, so that pages stay fast in a large store. Lists of whole jobs are in
+``job_queries``; the snapshot itself is defined in ``jobs.snapshot``.
 """
 
 import datetime as dt
@@ -35,11 +35,11 @@ from gardener_api.jobs.snapshot import (
 from gardener_api.store import schema
 
 MOST = 2_000
-"""Jobs of a kind that are looked at."""
+"""Maximum length of each list that is read."""
 MOST_RUNS = 50
-"""Runs of the tables that are shown."""
+"""Maximum number of table runs that are shown."""
 PARSER_CHANGES = 2_000
-"""The newest changes of jobs that parsers are looked for in."""
+"""Number of the most recently changed jobs in which parsers are searched."""
 _c, _e = schema.jobs.c, schema.events.c
 _FACT = tuple(_c[field.name] for field in fields(JobFact))
 _AFTER_PARSE = TABLE_STATES | {JobState.POST_PROCESSING}
@@ -53,16 +53,16 @@ _HEAD = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ParserSeen:
-    """A parser, as far as the jobs that it has or had last tell."""
+    """A parser, as known from its current and recent jobs."""
 
     address: str
-    held: int  # jobs
+    held: int  # number of jobs
     called: dt.datetime  # its last call about a job
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Generation:
-    """One of the jobs that there were of a key."""
+    """One of the jobs of a key."""
 
     number: int
     generation: int
@@ -71,16 +71,16 @@ class Generation:
 
 
 class Overview:
-    """What the status page asks of a store, besides lists of jobs."""
+    """The queries of the status page, except lists of jobs."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
     def snapshot(self, counts: Mapping[JobState, int], *, now: dt.datetime) -> Snapshot:
-        """All that problems and the grid are made from.
+        """Return the data for problems and the grid.
 
         Args:
-            counts: How many jobs are in each state.
+            counts: The number of jobs in each state.
             now: The time.
         """
         days = grid_dates(now)
@@ -116,7 +116,7 @@ class Overview:
             )
 
     def table_runs(self) -> list[TableRun]:
-        """The Dagster runs that are making tables, who moved last first."""
+        """Return the Dagster runs that are making tables, the most recently active first."""
         running = (
             select(_c.run_id)
             .where(_c.state.in_(sorted(TABLE_STATES)), schema.IS_OF_A_RUN)
@@ -143,9 +143,9 @@ class Overview:
         return sorted(runs, key=lambda run: run.newest, reverse=True)
 
     def parsers(self) -> list[ParserSeen]:
-        """The parsers that have jobs or had one lately, who called last first.
+        """Return the parsers of current and recent jobs, the most recent caller first.
 
-        A call of ``next`` that gets nothing leaves no trace in a store.
+        A call of ``next`` that gets no job is not stored.
         """
         lately = (
             select(_c.parser, _c.updated)
@@ -172,7 +172,7 @@ class Overview:
         return sorted(parsers.values(), key=lambda parser: parser.called, reverse=True)
 
     def generations(self, key: JobKey) -> list[Generation]:
-        """All jobs that there were of a key, the newest first."""
+        """Return all jobs of a key, the newest first."""
         query = select(*(_c[field.name] for field in fields(Generation)))
         query = query.where(_c.key == str(key)).order_by(_c.generation.desc())
         with self._engine.begin() as connection:
@@ -187,18 +187,18 @@ def _in(states: Collection[JobState]) -> Select[Any]:
 
 
 def _failed() -> Select[Any]:
-    """The newest failed jobs that no newer job of the same key takes the place of."""
+    """Select the newest failed jobs that no newer job of the same key replaces."""
     newest = (
         select(_c.number)
         .where(_c.state == JobState.FAILED)
-        .order_by((_c.number + 0).desc())  # bare, SQLite would read all jobs in their order
+        .order_by((_c.number + 0).desc())  # without + 0, SQLite would scan all jobs by number
         .limit(MOST)
     )
     return select(*_FACT).where(_c.number.in_(newest), ~_newer_job().exists())
 
 
 def _newer_job() -> Select[Any]:
-    """A newer job of the same key, which was not withdrawn."""
+    """Select newer jobs of the same key that were not withdrawn."""
     other = schema.jobs.alias()
     return select(other.c.number).where(
         other.c.key == _c.key,
@@ -208,9 +208,9 @@ def _newer_job() -> Select[Any]:
 
 
 def _damaged(since: dt.datetime) -> Select[Any]:
-    """The jobs parsed since then whose parser named damaged archives; the last parse of each key.
+    """Select the jobs parsed since then with damaged archives that no newer job replaces.
 
-    A job's own detail is that of its stage, so the text is the event's.
+    The text is read from the event: a table stage overwrites the detail of the job.
     """
     lately = (
         select(_c.number)
@@ -263,7 +263,7 @@ def _failed_checks(first: dt.date, last: dt.date) -> Select[Any]:
 
 
 def _table_run(run_id: str, rows: list[Row[Any]]) -> TableRun:
-    """The run, from the row of each of its sources and states."""
+    """Build the run from its rows, one per source and state."""
     states: Counter[JobState] = Counter()
     for row in rows:
         states[JobState(row.state)] += row.jobs
@@ -286,9 +286,9 @@ def _of_dates(first: dt.date, last: dt.date) -> Select[Any]:
 
 
 def _newest(rows: Iterable[Row[Any]]) -> tuple[list[JobFact], set[tuple[str, dt.date]]]:
-    """Of jobs, the newest first: the newest of each source and date, and which are complete.
+    """Return the newest job of each source and date, and those that have a complete job.
 
-    One that was withdrawn counts only where there is no other: it was a wish, and taken back.
+    The rows come with the newest first. A withdrawn job counts only if there is no other.
     """
     newest: dict[tuple[str, dt.date], JobFact] = {}
     complete = set()

@@ -27,9 +27,9 @@ class CheckResult:
     table: str  # "<dataset>.<table>"
     name: str
     passed: bool
-    severity: Literal["warn", "error"]  # how bad it is if it has not passed
+    severity: Literal["warn", "error"]  # if it has not passed
     description: str  # for people: what was found
-    metadata: Mapping[str, Any] = field(default_factory=dict)  # of JSON's types
+    metadata: Mapping[str, Any] = field(default_factory=dict)  # JSON values
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,10 +55,10 @@ class Checks:
     def record(
         self, key: JobKey, results: Iterable[CheckResult], *, run_id: str, now: dt.datetime
     ) -> None:
-        """Keep results; each replaces the earlier result of the same check of the same table.
+        """Save results; each replaces the earlier result of the same check, key and table.
 
         Args:
-            key: Of the job whose date and datatype was checked.
+            key: Key of the job whose date and datatype was checked.
             results: What the checks found.
             run_id: The Dagster run that checked.
             now: The time.
@@ -85,13 +85,13 @@ class Checks:
                 connection.execute(self._record, rows)
 
     def of(self, key: JobKey) -> list[RecordedCheck]:
-        """The results of a date and datatype, by table and name of the check."""
+        """Return the results of a date and datatype, sorted by table and check name."""
         query = select(*_COLUMNS).where(_r.key == str(key)).order_by(_r.table, _r.name)
         with self._engine.begin() as connection:
             return [_recorded(row) for row in connection.execute(query)]
 
     def failing_of(self, keys: Collection[JobKey]) -> dict[JobKey, list[RecordedCheck]]:
-        """The checks that have not passed, of these keys."""
+        """Return the checks of these keys that have not passed."""
         found: dict[JobKey, list[RecordedCheck]] = {}
         with self._engine.begin() as connection:
             for chunk in chunks(sorted({str(key) for key in keys})):
@@ -102,7 +102,7 @@ class Checks:
         return found
 
     def failing(self, first: dt.date, last: dt.date) -> dict[JobKey, list[RecordedCheck]]:
-        """The checks that have not passed, of the dates from ``first`` to ``last``."""
+        """Return the checks that have not passed, of the dates ``first`` to ``last``."""
         query = (
             select(*_COLUMNS)
             .where(schema.HAS_NOT_PASSED, _r.date.between(first, last))

@@ -1,7 +1,7 @@
-"""Partition locks: which Dagster run works on which partition, so that no two interleave.
+"""Partition locks: at most one Dagster run writes a partition at a time.
 
-A run releases a lock when it is done with the partition; one that died cannot. Whether a run has
-ended is Dagster's knowledge, so the caller names the run whose lock may be taken over.
+A run releases a lock when it is done with the partition; a run that crashed cannot. Only Dagster
+knows whether a run has ended, so the caller names the run whose lock may be taken over.
 """
 
 import datetime as dt
@@ -18,7 +18,7 @@ _l = schema.partition_locks.c
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Lock:
-    """A run has a partition to itself."""
+    """The lock of a partition, with the run that holds it."""
 
     table: str
     date: dt.date
@@ -36,17 +36,17 @@ class PartitionLocks:
     def take(
         self, table: str, date: dt.date, *, run_id: str, ended: str = "", now: dt.datetime
     ) -> Lock:
-        """Lock a partition, if it is free.
+        """Lock a partition if it is free or its lock may be taken over.
 
         Args:
             table: ``<dataset>.<table>``.
             date: The partition.
-            run_id: The Dagster run that wants it; one that has it keeps it.
-            ended: A run that is over: its lock may be taken over.
+            run_id: The Dagster run; it keeps a lock that it already holds.
+            ended: A run that has ended, whose lock may be taken over.
             now: The time.
 
         Returns:
-            The lock there is now: of this run, or of the one that has the partition.
+            The current lock: of this run, or of the run that holds the partition.
         """
         free = upsert(
             self._writer,
@@ -61,14 +61,14 @@ class PartitionLocks:
             return Lock(**connection.execute(query).mappings().one())
 
     def holder(self, table: str, date: dt.date) -> str | None:
-        """The ID of the Dagster run that has the lock; ``None`` where it is free."""
+        """Return the ID of the Dagster run that holds the lock; ``None`` if it is free."""
         query = select(_l.run_id).where(_l.table == table, _l.date == date)
         with self._engine.begin() as connection:
             run_id: str | None = connection.execute(query).scalar_one_or_none()
         return run_id
 
     def release(self, table: str, date: dt.date, *, run_id: str) -> None:
-        """Release a lock; nothing happens where another run has it."""
+        """Release a lock; do nothing if another run holds it."""
         mine = delete(schema.partition_locks).where(
             _l.table == table, _l.date == date, _l.run_id == run_id
         )

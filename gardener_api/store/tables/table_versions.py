@@ -1,7 +1,7 @@
 """What was written to BigQuery: the versions of partitions, and the operations with their cost.
 
-A partition's version goes up by one each time it is written; a join remembers the versions that it
-read. So whether a joined partition is due is a question to the store, not to BigQuery.
+A partition's version increases by one each time it is written; a join records the versions that it
+read. So the store knows, without a query to BigQuery, whether a joined partition is due.
 """
 
 import datetime as dt
@@ -31,12 +31,12 @@ class JoinInputs:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DueJoin:
-    """A joined partition that what it reads has moved on from."""
+    """A joined partition to be made: its inputs have changed since the last join."""
 
     date: dt.date
     inputs: JoinInputs
     replaces: int  # the version of the joined partition, 0 if it was never made
-    since: dt.datetime | None = field(default=None, compare=False)  # the newest input was made then
+    since: dt.datetime | None = field(default=None, compare=False)  # when the newest input was made
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,12 +52,12 @@ class PartitionRecord:
     job: int | None  # number of the parse job whose rows it holds; None: not known, or a join
     made: dt.datetime
     inputs: JoinInputs | None  # of a joined table: what it was made from
-    attempted: JoinInputs | None  # of a joined table: what was last tried
+    attempted: JoinInputs | None  # of a joined table: inputs of the last attempt
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Operation:
-    """One operation on a table, with what it cost."""
+    """One operation on a table, with its cost."""
 
     key: str  # of the job of that date and datatype
     table: str
@@ -70,11 +70,11 @@ class Operation:
     bytes_billed: int
     seconds: float
     at: dt.datetime
-    objects: int | None  # that a load read; None of any other operation
+    objects: int | None  # number that a load read; None for other operations
 
 
 class TableLog:
-    """The record of the tables, in the same database as the jobs."""
+    """The versions and operations of the tables, in the same database as the jobs."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -91,25 +91,25 @@ class TableLog:
         job: int | None = None,
         now: dt.datetime,
     ) -> int:
-        """Note that a partition was written.
+        """Record that a partition was written.
 
         Args:
             table: ``<dataset>.<table>``.
             date: The partition.
-            rows: In it now.
+            rows: Number of rows that it has now.
             run_id: The Dagster run that wrote it.
-            requester: Who asked for that run; the same when the run is tried again.
+            requester: Who asked for that run; the same when the run is retried.
             job: Number of the parse job whose rows it holds; ``None``: not known.
             now: The time.
 
         Returns:
-            Its version, 1 the first time.
+            Its new version; the first one is 1.
         """
         made = {"rows": rows, "run_id": run_id, "requester": requester, "job": job, "made": now}
         return self._write(table, date, made, bump=True)
 
     def partition(self, table: str, date: dt.date) -> PartitionRecord | None:
-        """The partition as it was last written; ``None`` if it never was."""
+        """Return the partition as it was last written; ``None`` if it never was."""
         query = select(schema.partitions).where(_p.table == table, _p.date == date, _p.version > 0)
         with self._engine.begin() as connection:
             row = connection.execute(query).one_or_none()
@@ -129,14 +129,14 @@ class TableLog:
         )
 
     def newest_date(self, table: str) -> dt.date | None:
-        """The newest partition of a table that was ever written; ``None`` if none was."""
+        """Return the newest partition of a table that was ever written; ``None`` if none was."""
         query = select(func.max(_p.date)).where(_p.table == table, _p.version > 0)
         with self._engine.begin() as connection:
             newest: dt.date | None = connection.execute(query).scalar()
         return newest
 
     def join_inputs(self, raw: str, annotations: str, date: dt.date) -> JoinInputs:
-        """The present versions of what a join of that date reads."""
+        """Return the current versions of the inputs of a join."""
         query = select(_p.table, _p.date, _p.version).where(
             or_(
                 and_(_p.table == raw, _p.date == date),
@@ -154,7 +154,7 @@ class TableLog:
     def begin_join(
         self, joined: str, date: dt.date, inputs: JoinInputs, *, run_id: str, now: dt.datetime
     ) -> None:
-        """Note that a join of exactly these inputs is attempted, so that it is not due again."""
+        """Record an attempt to join exactly these inputs, so that the join is not due again."""
         del run_id, now  # the partition keeps those of the run that made it
         self._write(joined, date, _attempted(inputs), bump=False)
 
@@ -169,19 +169,19 @@ class TableLog:
         requester: str = "",
         now: dt.datetime,
     ) -> int:
-        """Note that a joined partition was written, and from what.
+        """Record that a joined partition was written, and its inputs.
 
         Args:
             joined: ``<dataset>.<table>``.
             date: The partition.
             inputs: The versions that it was made from.
-            rows: In it now.
+            rows: Number of rows that it has now.
             run_id: The Dagster run that wrote it.
-            requester: Who asked for that run; the same when the run is tried again.
+            requester: Who asked for that run; the same when the run is retried.
             now: The time.
 
         Returns:
-            Its version.
+            Its new version.
         """
         made = {
             "rows": rows,
@@ -197,17 +197,17 @@ class TableLog:
     def joins_due(
         self, raw: str, annotations: str, joined: str, *, newest: dt.date
     ) -> list[DueJoin]:
-        """The dates whose join would read something else than what was joined or attempted last.
+        """Return the dates whose inputs differ from those last joined and those last attempted.
 
-        Among them are dates whose rows this gardener has never written, once it has written
-        annotations for them: the rows may be those of an older gardener, which only BigQuery knows.
+        They include dates whose rows this gardener has never written, once it has written
+        annotations for them: an older gardener may have written rows, which only BigQuery shows.
         Their ``inputs.raw`` is 0.
 
         Args:
-            raw: The table ``<dataset>.<table>`` of the rows.
-            annotations: The table of their annotations.
-            joined: The table that they are joined to.
-            newest: The last date that can have rows of an older gardener.
+            raw: The raw table, as ``<dataset>.<table>``.
+            annotations: The table of the annotations.
+            joined: The joined table.
+            newest: The last date that can have rows written by an older gardener.
         """
         read = union(
             select(_p.day_before).where(_p.table == raw, _p.version > 0),
@@ -259,21 +259,21 @@ class TableLog:
         objects: int | None = None,
         now: dt.datetime,
     ) -> None:
-        """Note what an operation on a table did and cost.
+        """Record what an operation on a table did and cost.
 
         Args:
-            key: Of the job of that date and datatype.
+            key: Key of the job of that date and datatype.
             table: ``<dataset>.<table>``.
             operation: ``load``, ``dedup``, ``copy``, ``delete`` or ``join``.
             run_id: The Dagster run.
-            bq_job_ids: The BigQuery jobs that it took.
-            rows: Written.
-            bytes: Read from objects, or processed by queries.
-            slot_seconds: Of BigQuery's work.
-            bytes_billed: By BigQuery.
-            seconds: From its beginning to its end.
-            objects: That a load read.
-            now: Its end.
+            bq_job_ids: IDs of its BigQuery jobs.
+            rows: Number of rows written.
+            bytes: Bytes read from objects, or processed by queries.
+            slot_seconds: BigQuery slot time.
+            bytes_billed: Bytes billed by BigQuery.
+            seconds: Its duration.
+            objects: Number of objects that a load read.
+            now: The time of its end.
         """
         with self._writer.begin() as connection:
             connection.execute(
@@ -294,7 +294,7 @@ class TableLog:
             )
 
     def operations(self, key: JobKey) -> list[Operation]:
-        """What was done to the tables of a date and datatype, oldest first."""
+        """Return the operations on the tables of a date and datatype, the oldest first."""
         o = schema.operations.c
         columns = [o[field.name] for field in fields(Operation)]
         query = select(*columns).where(o.key == str(key)).order_by(o.number)

@@ -1,4 +1,4 @@
-"""Backfills of tables alone: they ask for no jobs, so what they make is noted while they run."""
+"""Targets of backfills of tables alone, recorded while they run: they have no jobs."""
 
 import datetime as dt
 from collections.abc import Collection, Iterable
@@ -16,7 +16,7 @@ _t = schema.tables_backfills.c
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TablesTarget:
-    """What a backfill makes of a source."""
+    """The last table and the dates that a backfill makes of a source."""
 
     source: str  # "<experiment>/<datatype>"
     table: str  # "<dataset>.<table>": the last one that it makes
@@ -31,19 +31,19 @@ class TablesBackfills:
         self._writer = writing(engine)
 
     def known(self) -> set[str]:
-        """The IDs of those that were noted and not forgotten."""
+        """Return the IDs of the recorded backfills."""
         with self._engine.begin() as connection:
             return set(connection.execute(select(_t.backfill_id).distinct()).scalars())
 
     def note(
         self, backfill_id: str, targets: Iterable[TablesTarget], *, began: dt.datetime
     ) -> None:
-        """Note what a backfill makes, once.
+        """Record what a backfill makes; call it once per backfill.
 
         Args:
-            backfill_id: Dagster's.
-            targets: One of each source.
-            began: When it was asked for.
+            backfill_id: Its ID in Dagster.
+            targets: One for each source.
+            began: When it was launched.
         """
         rows = [
             {
@@ -63,7 +63,7 @@ class TablesBackfills:
                 connection.execute(insert(schema.tables_backfills), chunk)
 
     def forget(self, backfill_ids: Collection[str]) -> None:
-        """Forget backfills that are over."""
+        """Delete the records of ended backfills."""
         if backfill_ids:
             over = _t.backfill_id.in_(sorted(backfill_ids))
             with self._writer.begin() as connection:

@@ -1,7 +1,6 @@
 """Whether a date of a run can be joined: it waits for annotations that other runs are making.
 
-So a daily run needs not wait for the run of its annotations before it starts, and no second run
-starts for the join.
+So a daily run can start before its annotations are made, and its join needs no second run.
 """
 
 import datetime as dt
@@ -22,9 +21,9 @@ class Annotations:
     """The annotations that the join of one date reads.
 
     Attributes:
-        work: What the run makes.
+        work: The work of the run.
         date: The date.
-        watch: Says whether the run must stop.
+        watch: Tells whether the run must stop.
     """
 
     work: TablesWork
@@ -32,9 +31,9 @@ class Annotations:
     watch: RunWatch
 
     def awaited(self) -> list[Job]:
-        """Return the jobs that are about to change them."""
+        """Return the unfinished jobs that will change these annotations."""
         annotations = self.work.annotations
-        if annotations is None or self.work.decision is not None:  # about what was read then
+        if annotations is None or self.work.decision is not None:  # a decision has fixed inputs
             return []
         own = job_key(self.work.source, self.date)
         keys = [job_key(annotations, date) for date in (self.date, self.date - ONE_DAY)]
@@ -43,15 +42,15 @@ class Annotations:
         return awaited_annotations(annotations, self.date, open_jobs, priority)
 
     def wait(self) -> str:
-        """Wait until they are made, as long as it is worth it.
+        """Wait until the annotations are made, while ``is_worth_waiting`` is true.
 
         Returns:
-            The jobs that were waited for in vain, if the date has no annotations at all and the run
-            made its rows: the sensor ``joins`` starts the join when there are some. Else nothing:
-            the join is to be tried, and is made again when its annotations have changed.
+            IDs of the awaited jobs if the date still has no annotations and the run also makes raw:
+            do not join; the sensor ``joins`` starts the join later. Else empty: join now; the join
+            is repeated when its annotations change.
 
         Raises:
-            RunStopped: The run is to stop.
+            RunStopped: The run must stop.
         """
         jobs = awaited = self.awaited()
         while awaited and is_worth_waiting(awaited, now=utc_now()):

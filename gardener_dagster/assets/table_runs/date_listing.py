@@ -18,13 +18,13 @@ _LONG_AGO = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 @dataclass(frozen=True, kw_only=True)
 class DateListing:
-    """One listing of both buckets.
+    """The archives and the parsed objects of one date, as listed at one time.
 
     Attributes:
-        key: Of the parse job of the date.
-        parsed_bucket: Where parsers write to.
+        key: Key of the date's parse job.
+        parsed_bucket: Bucket that the parsers write to.
         archives: Names of the archives.
-        objects: What parsers wrote, in any parse of the date.
+        objects: Objects that parsers wrote, in any parse of the date.
     """
 
     key: JobKey
@@ -34,12 +34,12 @@ class DateListing:
 
     @classmethod
     def of(cls, gcs: GCSResource, key: JobKey, pattern: str) -> "DateListing":
-        """List the buckets.
+        """List both buckets.
 
         Args:
             gcs: Cloud Storage.
-            key: Of the parse job of the date.
-            pattern: Of the names of the archives, as the parsers apply it.
+            key: Key of the date's parse job.
+            pattern: Pattern of the archive names, applied as the parsers do.
 
         Raises:
             ArchiveError: A bucket could not be listed.
@@ -52,11 +52,11 @@ class DateListing:
         )
 
     def objects_of_parse(self, job: Job | None) -> LoadSource:
-        """Choose the objects that the last parse wrote; name what else lies there.
+        """Choose the objects that the last parse wrote; name the objects left out.
 
         Args:
-            job: The parse. A date that the store does not know (parsed before this gardener was)
-                is taken as it is.
+            job: The parse job. If the store has none (the date was parsed before this gardener
+                existed), objects of any age are chosen.
         """
         return choose_objects(
             (
@@ -72,12 +72,12 @@ class DateListing:
 
 
 def found_no_files(job: Job | None) -> bool:
-    """Whether a source's last parse of a date found no archive files."""
+    """Whether the job is parsed and found no archives; False without a job."""
     return job is not None and job.parsed is not None and job.archives == 0
 
 
 def is_known_empty(store: JobStore, source: Source, date: dt.date) -> bool:
-    """Whether a date of a source has no rows, and rightly so: it was made, of no rows."""
+    """Whether a date of a source is known to be empty: it has no archives, or raw has no rows."""
     made = store.tables.partition(source.raw_table, date)
     return found_no_files(store.latest(job_key(source, date))) or (
         made is not None and made.rows == 0

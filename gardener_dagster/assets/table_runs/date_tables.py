@@ -1,8 +1,8 @@
 """Makes the tables of one source on one date: the stages in their order, each only if not yet done.
 
-Several dates of a run are made at once, each in a thread of its own; so nothing here talks to
-Dagster. What Dagster is to show goes as a message to the thread that runs the step. What an
-operation is stands in ``warehouse``.
+Several dates of a run are made at once, each in its own thread, so this module does not use the
+step's context: it sends events and log lines as messages to the thread that runs the step. The
+operations are in ``warehouse``.
 """
 
 import datetime as dt
@@ -37,18 +37,18 @@ from gardener_dagster.warehouse.results import JoinResult, LoadResult, Result
 
 
 class CheckFailed(RuntimeError):
-    """A check failed that what follows relies on."""
+    """A check failed that the next operation depends on."""
 
 
 @dataclass
 class DateTables:
-    """One date of a run of tables.
+    """The tables of one date of a run.
 
     Attributes:
-        work: What the run makes.
+        work: The work of the run.
         date: The date.
-        watch: Says whether the run must stop.
-        tell: Takes messages for the thread that runs the step.
+        watch: Tells whether the run must stop.
+        tell: Sends a message to the thread that runs the step.
     """
 
     work: TablesWork
@@ -64,7 +64,7 @@ class DateTables:
 
     @property
     def key(self) -> JobKey:
-        """Of the parse job of the date."""
+        """Key of the date's parse job."""
         return job_key(self.source, self.date)
 
     def make(self) -> None:
@@ -72,17 +72,17 @@ class DateTables:
 
         Raises:
             WarehouseError: An operation failed.
-            CheckFailed: Raw is not fit to be joined.
+            CheckFailed: Keys of raw are not unique, so it must not be joined.
             Held: Audits hold the rows.
-            DecisionVoid: The run carries out a decision about rows that are gone.
+            DecisionVoid: The run carries out a decision about rows that no longer exist.
             ArchiveError: A bucket could not be listed.
-            StoreError: The job store was away for too long.
-            PartitionBusy: Another run had the partition for too long.
-            PartitionLost: Another run took the partition over.
-            RunStopped: The run is to stop.
+            StoreError: The job store was unavailable for too long.
+            PartitionBusy: Another run held the partition for too long.
+            PartitionLost: Another run took over the partition.
+            RunStopped: The run must stop.
         """
         if self.work.selected & {tmp_key(self.source), raw_key(self.source)}:
-            # The steps from the load to the delete all work on the partition of tmp.
+            # All operations from load to delete use the tmp partition: one lock covers them.
             with self._holding(self.source.tmp_table):
                 self._make_tmp_and_raw()
         joined = self.source.joined_table
@@ -109,7 +109,7 @@ class DateTables:
 
     @cached_property
     def _job(self) -> Job | None:
-        """The newest parse of the date, as it is once the run has the partition."""
+        """The newest parse job of the date, read once the run holds the partition's lock."""
         return self.store.latest(self.key)
 
     @property
@@ -117,7 +117,7 @@ class DateTables:
         return self._job.number if self._job and self._job.parsed else None
 
     def _is_made(self, record: PartitionRecord | None) -> bool:
-        """Whether a run of this requester wrote a partition, from the parse that there is now."""
+        """Whether a run of this requester wrote the partition from the current parse."""
         return (
             record is not None
             and record.requester == self.work.requester
@@ -154,7 +154,7 @@ class DateTables:
             self._end_raw()
 
     def _is_accepted(self, tmp: PartitionRecord | None, raw: PartitionRecord | None) -> bool:
-        """Whether a person accepted the rows in tmp, so that they are not loaded anew."""
+        """Whether a person accepted the rows in tmp, so that they are not loaded again."""
         if (
             tmp is None
             or tmp.job != self._parse
@@ -166,7 +166,7 @@ class DateTables:
         return bool(rows) or self._is_copied(tmp, raw)
 
     def _drop_rejected(self) -> None:
-        """Delete the rows of tmp that a person rejected; whoever made them has to load again."""
+        """Delete rejected rows from tmp; even the requester that made them must load again."""
         rejected, table = self._publisher.rejected(self.source.raw_table), self.source.tmp_table
         tmp = self.store.tables.partition(table, self.date)
         if rejected and tmp and rejected.staged == staged_rows(tmp):
@@ -230,7 +230,7 @@ class DateTables:
         )
 
     def _is_copied(self, tmp: PartitionRecord | None, raw: PartitionRecord | None) -> bool:
-        """Whether the rows of the parse are in raw, and tmp was not loaded again since."""
+        """Whether raw has the rows of the current parse, and tmp was not loaded again since."""
         return (
             raw is not None
             and self._parse is not None
@@ -321,7 +321,7 @@ class DateTables:
         """Refuse a raw partition whose keys are not unique: a join would multiply rows.
 
         Raises:
-            CheckFailed: They are not.
+            CheckFailed: The keys are not unique.
         """
         unique_keys = (self.source.raw_table, "unique_keys")
         for result in (check.result for check in self.store.checks.of(self.key)):
@@ -337,10 +337,10 @@ class DateTables:
 
     @cached_property
     def _listing(self) -> date_listing.DateListing:
-        """What the buckets hold of the date: for the load, and for the checks after it."""
+        """The date's archives and parsed objects, for the load and the checks after it."""
         return date_listing.DateListing.of(self.work.gcs, self.key, self.source.filter)
 
-    # -- what is recorded of it
+    # -- records
 
     def _context(self) -> JobContext:
         return JobContext(
@@ -351,12 +351,12 @@ class DateTables:
         )
 
     def _enter(self, state: JobState, detail: str = "") -> None:
-        """Write the stage into the job, if the run still has the partition."""
-        self._lock.check(ask_dagster=state in (JobState.COPYING, JobState.JOINING))  # it publishes
+        """Check that the run still holds the partition, then set the stage of the job."""
+        self._lock.check(ask_dagster=state in (JobState.COPYING, JobState.JOINING))  # publishes
         self.store.stage(self.key, state, run_id=self.work.run_id, detail=detail, now=utc_now())
 
     def _record(self, result: Result) -> None:
-        """Keep what an operation did and cost, for the metrics and the job's page."""
+        """Record the work and cost of an operation, for the metrics and the job's page."""
         self.tell(Operated(date=self.date, text=f"{result.operation} {result.rows:,} rows"))
         self.store.tables.record_operation(
             key=self.key,

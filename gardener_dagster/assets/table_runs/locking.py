@@ -1,7 +1,7 @@
 """Which run works on a partition, and whether it still may: partition locks and the run's watch.
 
-A lock lies in the job store. It ends when its date is done, or with its run: a run that died gives
-nothing back, so whoever wants the partition asks Dagster whether the holder has ended.
+The locks are in the job store. A run releases its lock when the date is done. If a run dies without
+releasing it, a waiting run learns from Dagster that the holder has ended, and takes over the lock.
 """
 
 import datetime as dt
@@ -22,17 +22,17 @@ LOCK_WAIT = dt.timedelta(hours=1)
 """How long a run waits for another's lock: longer than the tables of the largest date take."""
 LOCK_POLL_SECONDS = 2.0
 LOCK_CHECK_SECONDS = 1.0
-"""Between two looks at whether a lock is still the run's."""
+"""Seconds between two checks that the run still holds a lock."""
 RUN_CHECK_SECONDS = 5.0
-"""Between two looks at whether Dagster still has the run in progress."""
+"""Seconds between two checks that Dagster still has the run in progress."""
 
 
 class RunStopped(RuntimeError):
-    """The run is to stop now, or Dagster has ended it: its work must stop."""
+    """The run must stop its work: it was cancelled or interrupted, or Dagster has ended it."""
 
 
 class PartitionBusy(RuntimeError):
-    """Another run has the partition and did not end in time.
+    """Another run holds the partition and did not end within ``LOCK_WAIT``.
 
     Attributes:
         run_id: The other run.
@@ -47,16 +47,16 @@ class PartitionBusy(RuntimeError):
 
 
 class PartitionLost(RuntimeError):
-    """Another run has taken the partition over, so this run must not write to it any more."""
+    """The run no longer holds the partition's lock, so it must not write to the partition."""
 
 
 class RunWatch:
-    """Says whether a run must stop; all threads of a run share one.
+    """Tells whether a run must stop; all threads of a run share one watch.
 
     Args:
-        instance: Dagster's.
+        instance: The Dagster instance.
         run_id: The run.
-        warn: Gets what went wrong with a look, which is tried again.
+        warn: Receives the error of a failed check; the next check repeats it.
     """
 
     def __init__(
@@ -67,17 +67,17 @@ class RunWatch:
         self._next_look = time.monotonic() + RUN_CHECK_SECONDS
         self._cancelled = False
         self.stopping = threading.Event()
-        """Set: no further date is begun."""
+        """Set: no further date is started."""
         self.aborted = threading.Event()
-        """Set: the dates under way stop, too."""
+        """Set: the dates in progress stop, too."""
 
     @property
     def cancelled(self) -> bool:
-        """Whether a person cancels the run, or has, as far as Dagster was asked."""
+        """Whether the run was CANCELING or CANCELED in any check so far."""
         return self._cancelled
 
     def look(self) -> None:
-        """Ask Dagster now whether the run is in progress; set the events if it is not."""
+        """Ask Dagster now for the run's status; set the events if it is cancelled or has ended."""
         try:
             run = self._instance.get_run_by_id(self.run_id)
         except SQLAlchemyError as error:
@@ -93,12 +93,12 @@ class RunWatch:
             self.abort()
 
     def abort(self) -> None:
-        """Have the dates under way stop, too."""
+        """Stop the run: start no further date and stop the dates in progress."""
         self.stopping.set()
         self.aborted.set()
 
     def look_now_and_then(self) -> None:
-        """As ``look``, but at most every ``RUN_CHECK_SECONDS``; one thread does it for all."""
+        """Call ``look`` at most every ``RUN_CHECK_SECONDS``; one thread does it for all."""
         if time.monotonic() < self._next_look or not self._looking.acquire(blocking=False):
             return
         try:
@@ -108,16 +108,16 @@ class RunWatch:
             self._looking.release()
 
     def raise_if_aborted(self) -> None:
-        """Do nothing unless the run must stop, as far as is known.
+        """Raise an error if ``aborted`` is set; do not ask Dagster.
 
         Raises:
-            RunStopped: It may not.
+            RunStopped: The run must stop.
         """
         if self.aborted.is_set():
             raise RunStopped(f"run {self.run_id} was stopped")
 
     def has_ended(self, run_id: str) -> bool:
-        """Whether another run is over, or was deleted; False where Dagster cannot be asked."""
+        """Whether another run has ended or was deleted; False if Dagster's storage fails."""
         try:
             run = self._instance.get_run_by_id(run_id)
         except SQLAlchemyError as error:
@@ -127,28 +127,28 @@ class RunWatch:
 
 
 class PartitionLock:
-    """A partition that the run has to itself, as long as nobody takes it over."""
+    """A partition's lock that the run holds, unless another run has taken it over."""
 
     def __init__(
         self, locks: PartitionLocks, table: str, date: dt.date, watch: RunWatch, *, taken_from: str
     ) -> None:
         self._locks, self._table, self._date, self._watch = locks, table, date, watch
         self.taken_from = taken_from
-        """The run that ended without giving the partition back; empty: none."""
+        """The ended run from which the lock was taken over; empty: none."""
         self._next_check = time.monotonic() + LOCK_CHECK_SECONDS
 
     def check(self, *, ask_dagster: bool = False) -> None:
-        """Do nothing where the run still has the partition, and is in progress.
+        """Check that the run still holds the lock and is in progress.
 
-        The lock is looked up each time. The run is looked up now and then: nobody else writes to
-        the partition before another run has taken the lock.
+        Every call reads the lock. The run's status is read only every ``RUN_CHECK_SECONDS``: no
+        other run writes to the partition before it has taken over the lock.
 
         Args:
-            ask_dagster: Look up the run now.
+            ask_dagster: Read the run's status now.
 
         Raises:
-            PartitionLost: Another run has it.
-            RunStopped: The run is to stop, or Dagster has ended it.
+            PartitionLost: The run no longer holds the lock.
+            RunStopped: The run must stop, or Dagster has ended it.
         """
         if ask_dagster:
             self._watch.look()
@@ -157,7 +157,7 @@ class PartitionLock:
         self._check()
 
     def guard(self) -> None:
-        """As ``check``, but cheap: it looks only now and then. For ``JobContext.guard``."""
+        """Check as ``check`` does, but read the lock only every ``LOCK_CHECK_SECONDS``."""
         self._watch.look_now_and_then()
         if time.monotonic() >= self._next_check:
             self._check()
@@ -183,18 +183,18 @@ def partition_lock(
     *,
     warn: Callable[[str], None],
 ) -> Iterator[PartitionLock]:
-    """Hold a partition for the run while the body works on it.
+    """Hold the lock of a partition while the body runs.
 
     Args:
         locks: The locks.
         table: ``<dataset>.<table>``.
         date: The partition.
-        watch: Of the run that wants it.
-        warn: Gets what a person may want to know of the wait.
+        watch: Watch of the run that takes the lock.
+        warn: Receives a warning if the run waits for another, or cannot release the lock.
 
     Raises:
-        PartitionBusy: Another run had it for longer than ``LOCK_WAIT``.
-        RunStopped: The run is to stop, and does not wait any longer.
+        PartitionBusy: Another run held the lock for longer than ``LOCK_WAIT``.
+        RunStopped: The run must stop while it waits.
     """
     taken_from = _take(locks, table, date, watch, warn)
     try:
@@ -209,7 +209,7 @@ def partition_lock(
 def _take(
     locks: PartitionLocks, table: str, date: dt.date, watch: RunWatch, warn: Callable[[str], None]
 ) -> str:
-    """Take the partition; the run that it was taken from, since that had ended, or nothing."""
+    """Take the lock; return the ended run from which it was taken over, or an empty string."""
     give_up, waiting_for, ended = utc_now() + LOCK_WAIT, "", ""
     while True:
         lock = locks.take(table, date, run_id=watch.run_id, ended=ended, now=utc_now())
@@ -230,7 +230,7 @@ def _take(
 
 
 def utc_now() -> dt.datetime:
-    """The time, where a step needs it."""
+    """Return the current time in UTC."""
     return dt.datetime.now(dt.UTC)
 
 

@@ -7,18 +7,18 @@ from collections.abc import Mapping
 from gardener_dagster.assets.keys import URGENT_TABLES_TAG, tables_tag
 
 NICENESS = 10
-"""What is added to that of the code server. The processes of daily runs, the sidecar and the daemon
-get about ten times as much of a busy processor."""
+"""Added to the niceness of the code server. On a busy processor, a process of a daily run, the
+sidecar or the daemon gets about ten times as much time as one of a backfill."""
 
 
 def lower_process_priority(tags: Mapping[str, str]) -> None:
     """Lower the priority of this process, unless the run is urgent.
 
-    Only in a process that the code server started for the run: one that others use is left alone,
-    and a pod has its own share of its machine. Where the system has no such priority, do nothing.
+    Do nothing if the code server did not start this process for the run (it may be shared, or have
+    a pod and so a CPU share of its own), or if the system has no niceness.
 
     Args:
-        tags: The run's.
+        tags: The run's tags.
     """
     is_of_the_run = multiprocessing.parent_process() is not None
     if is_of_the_run and tables_tag(tags) != URGENT_TABLES_TAG and hasattr(os, "nice"):

@@ -1,7 +1,7 @@
 """Audits a date's rows before they are published; holds them, or records what publishing changed.
 
-What the audits find and what follows is decided in ``planning``; when they are made, in
-``date_tables``.
+``planning`` computes the verdicts and decides whether they hold the rows; ``date_tables`` calls the
+audits between its operations.
 """
 
 import datetime as dt
@@ -32,17 +32,17 @@ class Held(RuntimeError):
 
 
 class DecisionVoid(RuntimeError):
-    """The rows that a person decided about are not there any more."""
+    """The rows that a person decided about no longer exist."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RawAudit:
-    """Rows that are fit to be published, or are published already.
+    """The audit of rows that may be published in raw, or already are.
 
     Attributes:
-        keys: Of them, and of the version before.
-        origins: Where they come from.
-        verdicts: Of the audits.
+        keys: Keys of the rows, compared with those of the version before.
+        origins: Archives and parser versions of the rows.
+        verdicts: Verdicts of the audits, by name.
     """
 
     keys: KeyComparison
@@ -52,11 +52,11 @@ class RawAudit:
 
 @dataclass(frozen=True, kw_only=True)
 class JoinAudit:
-    """What a join would publish, which is fit for it.
+    """The audit of a join whose result may be published.
 
     Attributes:
-        annotated: Rows that find their annotation.
-        verdicts: Of the audits.
+        annotated: Number of rows that have an annotation.
+        verdicts: Verdicts of the audits, by name.
     """
 
     annotated: int
@@ -64,26 +64,26 @@ class JoinAudit:
 
 
 def staged_rows(tmp: PartitionRecord | None) -> str:
-    """Name the rows of a tmp partition, for decisions about them."""
+    """Return an identifier of the rows of a tmp partition, for decisions about them."""
     return f"load {tmp.version} of parse {tmp.job or 0}" if tmp else "load 0"
 
 
 def staged_join(inputs: JoinInputs) -> str:
-    """Name what a join would publish, for decisions about it."""
+    """Return an identifier of the rows that a join would publish, for decisions about them."""
     before = inputs.annotations_before
     return f"raw {inputs.raw}, annotations {inputs.annotations}, {before} of the day before"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Publisher:
-    """The audits of one date.
+    """Makes the audits of one date, and records what was held or published.
 
     Attributes:
-        work: What the run makes.
+        work: The work of the run.
         date: The date.
-        key: Of its parse job.
-        context: Of BigQuery's jobs.
-        tell: Takes messages for the thread that runs the step.
+        key: Key of the date's parse job.
+        context: Returns the context of BigQuery jobs.
+        tell: Sends a message to the thread that runs the step.
     """
 
     work: TablesWork
@@ -102,20 +102,20 @@ class Publisher:
         *,
         job: int | None,
     ) -> RawAudit | None:
-        """Audit the rows in tmp against the published ones.
+        """Audit the rows in tmp before they replace the published ones.
 
         Args:
-            listing: What the buckets hold of the date.
-            tmp: The partition of tmp as it was loaded.
-            keys: Of its rows and of the published ones.
+            listing: The date's archives and parsed objects.
+            tmp: Record of the tmp partition as it was loaded.
+            keys: Keys of its rows, compared with those of the published ones.
             job: Number of the parse job.
 
         Returns:
-            What was found; ``None`` where tmp has no rows: whether raw may be emptied is the
-            copy's to decide.
+            The audit; ``None`` if tmp has no rows: the copy then decides whether raw may be
+            emptied.
 
         Raises:
-            Held: They are not to be published.
+            Held: The rows must not be published.
         """
         source, survey = self.work.source, self.work.warehouse.tables.survey
         names, context = source_tables(source), self.context()
@@ -131,12 +131,12 @@ class Publisher:
     def audit_copied(
         self, listing: DateListing, copy: CopyResult, before: PartitionRecord | None
     ) -> RawAudit:
-        """Check a raw partition whose rows were copied already, or that has none.
+        """Audit a raw partition whose rows were copied already, or that has none.
 
         Args:
-            listing: What the buckets hold of the date.
-            copy: What was found of it.
-            before: The version before, as far as the store knows.
+            listing: The date's archives and parsed objects.
+            copy: Result of the copy operation.
+            before: Record of the partition in the store; ``None`` if it has none.
         """
         source, survey = self.work.source, self.work.warehouse.tables.survey
         names, context = source_tables(source), self.context()
@@ -149,7 +149,7 @@ class Publisher:
             duplicates=count.duplicates,
             ids=count.rows - count.keyless - count.duplicates,
             published=rows_before,
-            published_keyless=rows_before,  # their keys are not known any more
+            published_keyless=rows_before,  # their keys are no longer known
             published_ids=0,
             added=0,
             removed=0,
@@ -163,7 +163,7 @@ class Publisher:
     def raw_published(
         self, audit: RawAudit, tmp: PartitionRecord | None, *, version: int, duplicates: int
     ) -> None:
-        """Record what a new version of raw changed, and that nothing is held any more."""
+        """Record what a new version of raw changed, and settle what was held."""
         table, keys, now = self.work.source.raw_table, audit.keys, utc_now()
         counted = bool(keys.added or keys.removed or keys.kept)
         self.work.store.changes.record(
@@ -198,7 +198,7 @@ class Publisher:
         )
 
     def _rows_of_week(self) -> list[int]:
-        """Rows of raw on the seven days before; BigQuery is asked where the store knows too few."""
+        """Return raw's row counts of the 7 days before; ask BigQuery if the store knows too few."""
         source = self.work.source
         week = [self.date - dt.timedelta(days=days) for days in range(1, _WEEK + 1)]
         known = self.work.store.days.rows(source.raw_table, week[-1], week[0])
@@ -212,17 +212,17 @@ class Publisher:
     # -- joined
 
     def audit_join(self, table: str, inputs: JoinInputs) -> JoinAudit:
-        """Audit what a join would publish.
+        """Audit the rows that a join would publish.
 
         Raises:
-            Held: It is not to be made.
+            Held: The join must not be made.
         """
         names = source_tables(self.work.source)
         count = self.work.warehouse.tables.survey.count_annotated(names, self.context())
         known = [c for c in self.work.store.changes.of(table, self.date) if c.annotated is not None]
         before = (known[0].rows, known[0].annotated or 0) if known and count.published else None
         found = checks.of_annotations(self.work.rules, count, before)
-        if count.rows:  # else there is nothing to join: the join decides
+        if count.rows:  # without rows, the join operation decides
             found = self._judged(
                 table, found, staged_join(inputs), published=bool(count.published), job=None
             )
@@ -231,7 +231,7 @@ class Publisher:
     def join_published(
         self, table: str, inputs: JoinInputs, *, version: int, rows: int, annotated: int
     ) -> None:
-        """Record what a new version of the joined partition holds."""
+        """Record the rows of a new version of the joined partition, and settle what was held."""
         [*before] = self.work.store.changes.of(table, self.date, limit=1)
         self.work.store.changes.record(
             PartitionChange(
@@ -250,11 +250,11 @@ class Publisher:
     # -- decisions
 
     def settle_rejected(self, table: str) -> None:
-        """Note that nothing is left of what a person rejected."""
+        """Record that a person's rejection is carried out."""
         self._settle(table, Outcome.REJECTED, "")
 
     def rejected(self, table: str) -> HeldPartition | None:
-        """What a person rejected of a table, and is not dropped yet."""
+        """Return the held partition that was rejected and not settled yet; ``None`` without one."""
         held = self.work.store.held.current(table, self.date)
         return held if held and held.decision is Decision.REJECT else None
 
@@ -264,7 +264,7 @@ class Publisher:
         return held is not None and held.decision is Decision.ACCEPT and held.staged == staged
 
     def is_done(self, table: str) -> bool:
-        """Whether the decision that the run carries out is carried out, by this run or another."""
+        """Whether this run's decision is already carried out, by this run or another."""
         held = {each.number: each for each in self.work.store.held.of(self.key)}
         decided = held.get(self.work.decision) if self.work.decision is not None else None
         done = decided is not None and decided.outcome in (Outcome.PUBLISHED, Outcome.REJECTED)
@@ -281,7 +281,7 @@ class Publisher:
             " nothing is, materialize the date again"
         )
 
-    # -- how
+    # -- verdicts
 
     def _judged(
         self,
@@ -317,17 +317,17 @@ class Publisher:
         self.work.store.held.settle(table, self.date, outcome, staged=staged, now=utc_now())
 
     def check(self, key: dg.AssetKey, table: str, found: Mapping[str, audits.Verdict]) -> None:
-        """Keep what the checks of a published partition found, and tell it."""
+        """Record the verdicts on a published partition and send them to the step's thread."""
         results = [verdict.result(table, name) for name, verdict in found.items()]
         self.work.store.checks.record(self.key, results, run_id=self.work.run_id, now=utc_now())
         self.tell(Checked(key=key, date=self.date, found=found))
 
     def check_raw(self, found: Mapping[str, audits.Verdict]) -> None:
-        """As ``check``, of raw."""
+        """Call ``check`` for the raw partition."""
         self.check(raw_key(self.work.source), self.work.source.raw_table, found)
 
     def check_joined(self, table: str, found: Mapping[str, audits.Verdict]) -> None:
-        """As ``check``, of the joined table."""
+        """Call ``check`` for the joined partition."""
         key = joined_key(self.work.source)
         if key is not None:
             self.check(key, table, found)

@@ -1,7 +1,7 @@
 """A run over some dates of a source's tables: dates in threads, events and the log in one thread.
 
-The dates are independent: one that fails stops no other. Only the thread that runs the
-step talks to Dagster; the dates' threads send it messages.
+The dates are independent: a failed date does not stop the others. Only the thread that runs the
+step sends events and log lines to Dagster; the dates' threads send it messages.
 """
 
 import datetime as dt
@@ -47,7 +47,7 @@ from gardener_dagster.warehouse.errors import WarehouseError
 
 POLL_SECONDS = 1.0
 CANCEL_GRACE_SECONDS = 10.0
-"""How long dates under way may continue in a cancelled run. Kubernetes kills after 30 s."""
+"""How long dates in progress may continue in a cancelled run. Kubernetes kills after 30 s."""
 CANCELLED = "the run was cancelled: re-execute it, or materialize the date again"
 
 Event = dg.AssetMaterialization | dg.MaterializeResult[object] | dg.AssetCheckResult
@@ -60,9 +60,8 @@ class _Outcome:
     Attributes:
         date: The date.
         error: Why it failed; empty: it did not.
-        metadata: About the error.
-        undecided: It waits for a person's decision: to re-execute the run is no help.
-        begun: Whether it was begun.
+        metadata: Metadata of the error.
+        undecided: Whether it needs a person's decision, so that re-executing the run does not help.
         stopped: Whether it was not finished because the run stops.
     """
 
@@ -70,18 +69,17 @@ class _Outcome:
     error: str = ""
     metadata: Mapping[str, Any] = field(default_factory=dict)
     undecided: bool = False
-    begun: bool = True
     stopped: bool = False
 
 
 class TablesRun:
-    """The dates of one run.
+    """Makes the dates of one run.
 
     Args:
-        context: Dagster's, used by the thread that calls ``events`` only.
-        work: What is made.
-        dates: Of which dates.
-        at_once: So many dates are worked on at the same time.
+        context: Context of the step; only the thread that calls ``events`` uses it.
+        work: The work of the run.
+        dates: The dates to make.
+        at_once: Maximum number of dates in progress at the same time.
     """
 
     def __init__(
@@ -103,14 +101,14 @@ class TablesRun:
         self._interrupts, self._abort_at = 0, float("inf")
 
     def events(self) -> Iterator[Event]:
-        """Make the dates; yield what Dagster is to record of each date when that is done.
+        """Make the dates; yield the events of each date when it is done.
 
-        The tables of a date are reported together, those of a failed date at the end of the run.
-        Else Dagster's backfill daemon, as soon as it knows of tmp, starts a second run for raw.
+        The tables of a date are reported together; those of a failed date, at the end of the run.
+        If tmp were reported first, Dagster's backfill daemon would start a second run for raw.
 
         Raises:
-            dg.Failure: Dates failed; names them.
-            DagsterExecutionInterruptedError: The run was cancelled, or its process told to end.
+            dg.Failure: Dates failed; the message names them.
+            DagsterExecutionInterruptedError: The run was cancelled, or its process interrupted.
         """
         interrupted: DagsterExecutionInterruptedError | None = None
         threads = ThreadPoolExecutor(self._at_once, thread_name_prefix="date")
@@ -124,7 +122,7 @@ class TablesRun:
                     interrupted = error
                     self._interrupt()
             stopped = self._watch.stopping.is_set()
-        finally:  # also where Dagster drops this generator: interrupted while it handled an event
+        finally:  # also if Dagster, interrupted while it handles an event, closes this generator
             self._watch.abort()
             threads.shutdown()
         for date in sorted(self._made):
@@ -145,7 +143,7 @@ class TablesRun:
 
     def _outcome(self, date: dt.date) -> _Outcome:
         if self._watch.stopping.is_set():
-            return _Outcome(date=date, begun=False, stopped=True)
+            return _Outcome(date=date, stopped=True)
         metadata: dict[str, Any] = {}
         try:
             DateTables(self._work, date, self._watch, self._messages.put).make()
@@ -167,19 +165,19 @@ class TablesRun:
         except WarehouseError as error:
             reason = str(error)
             metadata = error_metadata(error, self._work.warehouse.table_url(error.table))
-        except Exception as error:  # noqa: BLE001 - whatever it is, it fails this date only
+        except Exception as error:  # noqa: BLE001 - any error fails only this date
             reason = f"{type(error).__name__}: {error}".rstrip(": ")
         self._fail_job(date, reason)
         return _Outcome(date=date, error=reason, metadata=metadata)
 
     def _fail_job(self, date: dt.date, reason: str, number: int | None = None) -> None:
-        """Write into the job why its tables failed."""
+        """Fail the job of a date with the reason."""
         key = job_key(self._work.source, date)
         try:
             self._work.store.fail_stage(
                 key, reason, run_id=self._work.run_id, number=number, now=utc_now()
             )
-        except StoreError as error:  # the sensor parsed_jobs does it once the store is back
+        except StoreError as error:  # the sensor parsed_jobs fails it later
             self._warn(f"{key}: its failure is not in the job store yet: {error}")
 
     def _warn(self, text: str) -> None:
@@ -198,7 +196,7 @@ class TablesRun:
                 log(message.text)
             case Operated() if len(self._dates) == 1:
                 self._context.log.info(f"{message.date}: {message.text}")
-            case Operated():  # a line a date: each is a write to Dagster's database
+            case Operated():  # one line per date: each line is a write to Dagster's database
                 self._operated[message.date].append(message.text)
             case Checked():
                 for name, verdict in message.found.items():
@@ -213,7 +211,7 @@ class TablesRun:
 
     def _materializations(self, date: dt.date) -> Iterator[Event]:
         waiting = self._made[date]
-        while waiting:  # an interrupt may end this at any event; the rest comes at the end
+        while waiting:  # after an interrupt here, the rest is yielded at the end
             yield from self._materialization(waiting.pop(0))
 
     def _materialization(self, made: Made) -> Iterator[Event]:
@@ -231,12 +229,12 @@ class TablesRun:
 
     @property
     def _others_depend(self) -> bool:
-        """Whether the run has other steps, which need an output of this one, of a single date."""
+        """Whether the run has a single date and other steps, which need this step's outputs."""
         selection = self._context.run.asset_selection
         return len(self._dates) == 1 and (selection is None or not selection <= self._work.selected)
 
     def _reported(self, key: dg.AssetKey) -> set[str]:
-        """Dates of the run whose materialization Dagster has, from a run of the same requester."""
+        """Return the dates that Dagster has materializations of, by runs of the same requester."""
         if key not in self._known_to_dagster:
             dates = [date.isoformat() for date in self._dates]
             instance = self._context.instance
@@ -290,7 +288,7 @@ class TablesRun:
     # -- cancelled, or interrupted
 
     def _interrupt(self) -> None:
-        """Stop: a cancelled run after the dates under way; one whose process must end, at once."""
+        """Stop after the dates in progress if cancelled; at once if not, or on a 2nd interrupt."""
         self._interrupts += 1
         self._watch.look()
         self._watch.stopping.set()
@@ -308,10 +306,10 @@ class TablesRun:
             self._watch.abort()
 
     def _end_unfinished(self, outcomes: Sequence[_Outcome]) -> None:
-        """Fail the jobs of dates that a cancelled run did not make, so that nothing starts them.
+        """Fail the jobs of dates that a cancelled run did not finish, so that nothing starts them.
 
-        A run that was interrupted by anything but a person leaves them as they are: its retry goes
-        on with them.
+        A run that was interrupted but not cancelled leaves the jobs unchanged: its retry continues
+        them.
         """
         if not self._watch.cancelled:
             return

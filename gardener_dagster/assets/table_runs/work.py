@@ -16,13 +16,13 @@ from gardener_dagster.resources import GCSResource, WarehouseResource
 
 @dataclass(frozen=True, kw_only=True)
 class Made:
-    """A partition is made, or was made before by a run of the same requester.
+    """A partition was made by this run, or earlier.
 
     Attributes:
-        key: The table's.
+        key: Asset key of the table.
         date: The partition.
-        metadata: For its materialization.
-        before: Whether it was made before.
+        metadata: Metadata of its materialization.
+        before: Whether it was made earlier.
     """
 
     key: dg.AssetKey
@@ -33,7 +33,7 @@ class Made:
 
 @dataclass(frozen=True, kw_only=True)
 class Checked:
-    """What the checks of a partition found, by the checks' names."""
+    """The verdicts of a partition's checks, by name of the check."""
 
     key: dg.AssetKey
     date: dt.date
@@ -42,7 +42,7 @@ class Checked:
 
 @dataclass(frozen=True, kw_only=True)
 class Operated:
-    """An operation on a table of a date has ended well."""
+    """An operation on a table of a date succeeded."""
 
     date: dt.date
     text: str
@@ -50,7 +50,7 @@ class Operated:
 
 @dataclass(frozen=True, kw_only=True)
 class Note:
-    """Something for the run's log."""
+    """A message for the run's log."""
 
     text: str
     warns: bool = False
@@ -61,19 +61,19 @@ Message = Made | Checked | Operated | Note
 
 @dataclass(frozen=True, kw_only=True)
 class TablesWork:
-    """What a run makes of the tables of a source; the same for all its dates.
+    """The work of a run of tables: the same for all its dates.
 
     Attributes:
-        source: Whose tables.
-        annotations: What its rows are joined with; ``None`` where nothing is joined.
-        selected: The tables to make.
+        source: Source of the tables.
+        annotations: Source of the annotations; ``None`` if nothing is joined.
+        selected: Asset keys of the tables to make.
         run_id: The Dagster run.
-        requester: Who asked for the run: see ``requesters.find_requester``.
-        may_empty: A partition may lose all its rows.
-        rules: Of the source's audits.
-        accept: Audits that hold nothing in this run.
-        decision: Number of the held partition; the run carries out a person's decision about it,
-            and does nothing else. ``None``: it is another run.
+        requester: Requester of the run: see ``requesters.find_requester``.
+        may_empty: Whether a partition may lose all its rows.
+        rules: Audit rules of the source.
+        accept: Audits whose findings do not hold partitions in this run.
+        decision: Number of the held partition whose decision the run carries out; the run does
+            nothing else. ``None``: the run carries out no decision.
         store: The job store.
         warehouse: BigQuery.
         gcs: Cloud Storage.

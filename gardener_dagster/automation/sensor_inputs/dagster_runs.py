@@ -13,17 +13,17 @@ from gardener_dagster.dagster_internals import BackfillState, backfill_state
 
 SENSOR_TAG = "dagster/sensor_name"
 AUTO_RETRY_TAG = "dagster/auto_retry_run_id"
-"""Set by Dagster on a run that it has retried: the run that repeats it."""
+"""Tag that Dagster sets on a retried run: the ID of the retry."""
 
 RETRY_TIMEOUT = dt.timedelta(minutes=10)
-"""How long a failed run may wait for the retry that Dagster announced. It takes seconds; where it
-never comes, since the daemon could not launch it, the run is lost."""
+"""How long to wait for the retry that Dagster announced on a failed run. It usually takes seconds;
+if the daemon could not launch it, it never comes, and the run is lost."""
 
 RUNS_READ = 500
-"""Ended runs that are looked at in one tick, the newest first."""
+"""Maximum number of ended runs that a tick reads, the newest first."""
 
 _ALL_ASSETS = "__ASSET_JOB"
-"""How Dagster names the job of a run that a person or a backfill launches for assets."""
+"""Prefix of Dagster's job name of runs that a person or a backfill launches for assets."""
 
 
 def unended_runs(instance: dg.DagsterInstance) -> Sequence[dg.DagsterRun]:
@@ -34,12 +34,12 @@ def unended_runs(instance: dg.DagsterInstance) -> Sequence[dg.DagsterRun]:
 def started_by(
     runs: Iterable[dg.DagsterRun], sensor: str, names: Mapping[dg.AssetKey, str]
 ) -> Counter[str]:
-    """Count the runs that a sensor started, by what they make.
+    """Count the runs that a sensor started, by the name of each asset that they make.
 
     Args:
-        runs: Runs, started by anybody.
-        sensor: The sensor.
-        names: What to call the assets; others are left out.
+        runs: Runs, whether or not the sensor started them.
+        sensor: Name of the sensor.
+        names: The names of the assets; other assets are ignored.
     """
     theirs = [run for run in runs if run.tags.get(SENSOR_TAG) == sensor]
     made = (key for run in theirs for key in run.asset_selection or ())
@@ -49,11 +49,11 @@ def started_by(
 def covered(
     runs: Iterable[dg.DagsterRun], names: Mapping[dg.AssetKey, str]
 ) -> Iterator[tuple[str, dt.date]]:
-    """Yield which dates of which assets the runs make.
+    """Yield the asset name and date of each partition that the runs make.
 
     Args:
-        runs: Runs; one that names no dates covers none.
-        names: What to call the assets; others are left out.
+        runs: Runs; those without dates in their tags are ignored.
+        names: The names of the assets; other assets are ignored.
     """
     for run in runs:
         selected = run.asset_selection
@@ -66,14 +66,14 @@ def covered(
 
 
 class RunFates:
-    """What became of runs that ended without success; looked up once for a tick."""
+    """Look up failed and cancelled runs and their retries; one instance per tick."""
 
     def __init__(self, instance: dg.DagsterInstance, *, now: dt.datetime) -> None:
         self._instance, self._now = instance, now
         self._backfills: dict[str, BackfillState] = {}
 
     def ended_badly(self, sensor: str, *, since: dt.datetime) -> Sequence[RunRecord]:
-        """Return the runs of a sensor that ended without success after a time."""
+        """Return the failed and cancelled runs of a sensor that were updated after ``since``."""
         runs = RunsFilter(tags={SENSOR_TAG: sensor}, statuses=ENDED_BADLY, updated_after=since)
         return self._instance.get_run_records(runs, limit=RUNS_READ)
 
@@ -81,12 +81,12 @@ class RunFates:
         """Return the runs with these IDs, by ID."""
         ids = sorted(set(run_ids))
         if not ids:
-            return {}  # an empty list would find all runs
+            return {}  # an empty filter would match all runs
         records = self._instance.get_run_records(RunsFilter(run_ids=ids))
         return {record.dagster_run.run_id: record for record in records}
 
     def is_lost(self, record: RunRecord) -> bool:
-        """Whether the run, and each retry of it, ended without success, and none will follow."""
+        """Whether a run and all its retries failed or were cancelled, and no retry will follow."""
         last = self._last_retry(record)
         run = last.dagster_run
         if run.status not in ENDED_BADLY:
@@ -94,13 +94,13 @@ class RunFates:
         return not self.will_be_retried(last)
 
     def will_be_retried(self, record: RunRecord) -> bool:
-        """Whether Dagster is going to retry a run that has ended."""
+        """Whether Dagster will retry an ended run."""
         run = record.dagster_run
         if not run.is_complete_and_waiting_to_retry:
             return False
         backfill = run.tags.get(BACKFILL_TAG)
         if backfill and self.backfill(backfill) is not BackfillState.REQUESTED:
-            return False  # Dagster announces the retry all the same
+            return False  # Dagster announces a retry even then
         return self._now - record.update_timestamp.replace(tzinfo=dt.UTC) < RETRY_TIMEOUT
 
     def backfill(self, backfill_id: str) -> BackfillState:
@@ -119,12 +119,12 @@ class RunFates:
 
 
 def created(record: RunRecord) -> dt.datetime:
-    """Return when a run was created; Dagster keeps it as UTC without saying so."""
+    """Return when a run was created; Dagster stores it as UTC without a time zone."""
     return record.create_timestamp.replace(tzinfo=dt.UTC)
 
 
 def succeeded(records: Mapping[str, RunRecord]) -> frozenset[str]:
-    """Return the IDs of the runs that ended in success."""
+    """Return the IDs of the successful runs."""
     return frozenset(
         run_id
         for run_id, record in records.items()

@@ -16,13 +16,13 @@ from gardener_dagster.planning.due_decisions import DecisionRuns
 def decision_runs(
     instance: dg.DagsterInstance, decided: Iterable[HeldPartition], *, now: dt.datetime
 ) -> dict[int, DecisionRuns]:
-    """Return what became of the runs of decisions, by the number of the held partition."""
+    """Return the state of the runs of each decision, by the number of the held partition."""
     fates = RunFates(instance, now=now)
     found = {}
     for held in decided:
         records = instance.get_run_records(RunsFilter(tags={DECISION_TAG: str(held.number)}))
         if records:
-            last, *_ = records  # Dagster gives the newest first
+            last, *_ = records  # Dagster returns the newest first
             status = last.dagster_run.status
             found[held.number] = DecisionRuns(
                 count=len(records),

@@ -28,13 +28,13 @@ from gardener_dagster.planning import due_joins, due_tables, lost_tables
 from gardener_dagster.planning.daily import newest_due
 
 LOOK_BACK = dt.timedelta(days=1)
-"""How old the runs of joins may be that are looked at: a lost one is found within seconds."""
+"""Maximum age of the ended join runs that a tick reads: a lost run is found within seconds."""
 JOINS_READ = 1_000
-"""Due joins of a source that a tick looks at, the newest dates: more than it can start."""
+"""Maximum number of due joins per source and tick, the newest dates: more than it can start."""
 
 
 class DueJoins:
-    """The joins that are due, as they are in one tick."""
+    """The due joins, as read in one tick."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class DueJoins:
 
     @property
     def unended(self) -> Mapping[str, int]:
-        """How many runs of the sensor have not ended, by source."""
+        """Number of unfinished runs that the sensor started, by source."""
         names = {key: s.name for s in self._config.sources if (key := joined_key(s))}
         return started_by(self._unended, "joins", names)
 
@@ -58,13 +58,13 @@ class DueJoins:
         annotations, key = self._config.annotations_of(source), joined_key(source)
         if annotations is None or key is None or source.joined_table is None:
             return []
-        # Later dates than the newest that is due have no rows yet.
+        # Dates after the newest due date have no rows yet.
         newest = newest_due(self._now)
         due = self._store.tables.joins_due(
             source.raw_table, annotations.raw_table, source.joined_table, newest=newest
         )
         if not due:
-            return []  # nearly always
+            return []  # the usual case
         waiting = [r.dagster_run for r in self._ended if self._fates.will_be_retried(r)]
         taken = {date for _, date in covered([*self._unended, *waiting], {key: ""})}
         due = [item for item in due if item.date not in taken][-JOINS_READ:]
@@ -88,9 +88,9 @@ class DueJoins:
     def _without_lost(
         self, source: Source, table: str, key: dg.AssetKey, due: Sequence[DueJoin]
     ) -> list[DueJoin]:
-        """Give up the joins whose run is over and never came to them; return the others.
+        """Give up the joins whose run was lost before it attempted them; return the others.
 
-        Dagster starts no second run with the run key of the first.
+        Dagster starts no second run with the same run key.
         """
         lost = {
             date: record
@@ -117,7 +117,7 @@ class DueJoins:
     def _tags(
         self, asked: "_Asked", targets: Mapping[str, Iterable[dt.date]]
     ) -> dict[dt.date, str]:
-        """By date, the backfill that asked for its parse, and is to make its joined table too."""
+        """Return, by date, the backfill that requested both its parse and its joined table."""
         found = {}
         for date, requests in asked.of_rows_and_annotations():
             requested = self._in_state(requests, BackfillState.REQUESTED)
@@ -127,7 +127,7 @@ class DueJoins:
         return found
 
     def _cancelled(self, asked: "_Asked") -> set[dt.date]:
-        """Dates whose newest job was asked for by a backfill that a person cancelled."""
+        """Return the dates whose newest job only cancelled backfills requested."""
         return {
             date
             for date, requests in asked.of_newest_job()
@@ -154,7 +154,7 @@ class DueJoins:
 
 
 class _Asked:
-    """Who asked for the jobs whose rows and annotations the joins read."""
+    """The requests for the jobs whose rows and annotations the joins read."""
 
     def __init__(
         self,
@@ -176,12 +176,12 @@ class _Asked:
         self._requests = store.requests_of(numbers)
 
     def of_rows_and_annotations(self) -> Iterable[tuple[dt.date, list[Request]]]:
-        """By date, the requests for the newest job of its rows, then of its annotations."""
+        """Yield each date with the requests for its rows' job, then for its annotations' job."""
         for date, jobs in self._jobs.items():
             yield date, [r for job in jobs for r in self._requests.get(job.number, ())]
 
     def of_newest_job(self) -> Iterable[tuple[dt.date, list[Request]]]:
-        """By date, the requests for the newest job of all."""
+        """Yield each date with the requests for the newer of its two jobs."""
         for date, jobs in self._jobs.items():
             if jobs:
                 newest = max(jobs, key=lambda job: job.number)

@@ -1,6 +1,6 @@
 """What the sensor ``parsed_jobs`` reads in one tick, and what it makes of lost and cancelled jobs.
 
-Which runs follow from the facts is ``planning.due_tables``'s.
+``planning.due_tables`` decides which runs are started.
 """
 
 import datetime as dt
@@ -26,11 +26,11 @@ from gardener_dagster.dagster_internals import BackfillState
 from gardener_dagster.planning import due_tables, lost_tables
 
 JOBS_READ = 2_000
-"""Parsed jobs that a tick reads, the most urgent first: more than unended runs can have taken."""
+"""Parsed jobs that a tick reads at most, the most urgent first: more than unfinished runs cover."""
 
 
 class ParsedTables:
-    """The parsed jobs whose raw is not made, as they are in one tick."""
+    """The parsed jobs whose raw partition is not made, as read in one tick."""
 
     def __init__(
         self,
@@ -48,10 +48,10 @@ class ParsedTables:
         self._lost: dict[int, lost_tables.LostRun] = {}
 
     def find_lost(self) -> None:
-        """Find the jobs whose run is over and did not write that itself: it was killed.
+        """Find the jobs whose run ended without recording it in the store, as when it was killed.
 
-        They are due again. (Dagster retries a run that was lost, but gives the retry up where no
-        code server answers at that moment.) Where too many runs were lost, the job is failed.
+        They are due again, or failed if too many of their runs were lost. Dagster's own retry is
+        not enough: Dagster abandons it if no code server answers at that moment.
         """
         badly = [r for r in self._runs.values() if self._fates.is_lost(r)]
         by_id = {r.dagster_run.run_id: r.dagster_run.status.value for r in badly}
@@ -73,7 +73,7 @@ class ParsedTables:
         self._leave_out(failed)
 
     def fail_cancelled(self) -> None:
-        """Fail the jobs that only whole-chain backfills asked for which a person cancelled."""
+        """Fail the jobs that only cancelled whole-chain backfills requested."""
         waiting = [job for job in self._working if job.state is JobState.JOINING]
         items = [*self._parsed, *self._loaded_only(), *self._with_requests(waiting)]
         gone = {}
@@ -94,7 +94,7 @@ class ParsedTables:
         self._leave_out(gone)
 
     def to_start(self) -> list[due_tables.TablesRun]:
-        """Return the runs to start, in their order."""
+        """Return the runs to start, in the order of ``due_tables.tables_due``."""
         begun = [job for job in self._working if job.number in self._lost]
         items = [*self._parsed, *self._loaded_only(), *self._with_requests(begun)]
         if not items:
@@ -153,10 +153,10 @@ class ParsedTables:
         return found
 
     def _loaded_only(self) -> list[Parsed]:
-        """Jobs whose rows are in tmp by a run that made nothing else.
+        """Return the jobs of whole-chain backfills whose successful run made tmp only.
 
-        The daemon of a whole-chain backfill starts tmp and raw of a date in one run only if both
-        lack the same dates. The rest of the chain does not wait until they do.
+        Dagster's daemon makes tmp and raw of a backfill in one run only if both lack the same
+        dates. The sensor starts the remaining tables without waiting for that.
         """
         done = succeeded(self._runs)
         jobs = [j for j in self._working if j.state is JobState.LOADING and j.run_id in done]
@@ -176,7 +176,7 @@ class ParsedTables:
         ]
 
     def _in_state(self, *, requests_of: Iterable[Parsed], state: BackfillState) -> frozenset[str]:
-        """The whole-chain backfills, of those that asked for these jobs, in a state."""
+        """Return the whole-chain backfills in a state that requested any of these jobs."""
         backfills = {
             request.backfill_id
             for item in requests_of

@@ -1,8 +1,8 @@
 """Parsed jobs that the sensor ``parsed_jobs`` reports to Dagster, and what it notes of that.
 
-Dagster keeps the events and the cursor of a tick together, or neither. So the cursor says what was
-reported, and the next tick notes it in the job store: a tick that dies reports again, and
-nothing is lost.
+Dagster stores both the events and the cursor of a tick, or neither. So the cursor lists the
+reported jobs, and the next tick marks them as reported in the job store. After a failed tick, the
+jobs are reported again.
 """
 
 import datetime as dt
@@ -16,11 +16,11 @@ from gardener_dagster.automation.run_requests import read_cursor
 
 
 class ReportedJobs(BaseModel):
-    """The sensor's cursor: what its last tick reported.
+    """The sensor's cursor: the jobs that its last tick reported.
 
     Attributes:
-        jobs: By the job's number its requesters, each with the time when it had asked. A run that
-            asks after the report is not in it: the job is reported again for it.
+        jobs: By job number, the time of the last request of each requester. A later request is not
+            included: the job is reported again for it.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -30,21 +30,21 @@ class ReportedJobs(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _numbers_alone(cls, value: object) -> object:
-        """Earlier versions kept a list of numbers."""
+        """Convert the list of job numbers that earlier versions stored."""
         return {"jobs": {number: {} for number in value}} if isinstance(value, list) else value
 
 
 def reported_cursor(parsed: Iterable[Parsed]) -> str:
-    """The cursor after a tick that reports these jobs."""
+    """Return the cursor after a tick that reports these jobs."""
     reports = (ParseReport.of(item) for item in parsed)
     return ReportedJobs(jobs={a.number: dict(a.requests) for a in reports}).model_dump_json()
 
 
 def confirm_reported(store: JobStore, cursor: str | None, *, now: dt.datetime) -> None:
-    """Note in the job store what the tick before reported.
+    """Mark the jobs that the previous tick reported, in the job store.
 
     Raises:
-        ValueError: The cursor is none of this sensor's.
+        ValueError: The text is not a cursor of this sensor.
     """
     before = read_cursor(ReportedJobs, cursor)
     if before and before.jobs:

@@ -16,7 +16,7 @@ def note_tables_backfills(
     repository: dg.RepositoryDefinition,
     store: JobStore,
 ) -> None:
-    """Note in the job store those that have begun, and forget those that are over."""
+    """Record new backfills of tables alone in the job store, and delete those that are over."""
     requested = requested_backfills(instance, repository)
     known = store.tables_backfills.known()
     store.tables_backfills.forget(known - {backfill.id for backfill in requested})
@@ -26,7 +26,7 @@ def note_tables_backfills(
 
 
 def _targets(config: GardenerConfig, backfill: RequestedBackfill) -> list[TablesTarget]:
-    """What it makes of the sources whose parse it does not ask for."""
+    """Return the targets of a backfill, for the sources that it does not parse."""
     targets = []
     for source in config.sources:
         tables = [key for key in table_keys(source) if key in backfill.assets]

@@ -98,7 +98,7 @@ def backfill(
     selection = Selection(missing=missing, failed=failed, older_than=older_than)
     dagster = DagsterClient(url=dagster_url.rstrip("/"))
     with ExitStack() as stack:
-        # What it needs is opened first: without a store nothing is asked for.
+        # Open the store first: if it is needed and missing, no backfill is launched.
         store: JobStore | None = None
         try:
             store = stack.enter_context(open_store(loaded, database))
@@ -161,10 +161,10 @@ def _launch(
     dagster: DagsterClient,
     store: JobStore | None,
 ) -> bool:
-    """Ask for what is planned, a backfill for each set of dates; with a store, wait for its end.
+    """Launch a backfill for each set of dates; if a store is given, wait until they have ended.
 
     Returns:
-        Whether all went well.
+        Whether all backfills and dates succeeded; without a store, always true.
     """
     by_name = {source.name: source for source in sources}
     asked: dict[str, Asked] = {}

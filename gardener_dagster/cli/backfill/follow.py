@@ -19,18 +19,18 @@ Asked = tuple[Sequence[Source], Sequence[dt.date]]
 def follow_backfills(
     dagster: DagsterClient, backfills: Mapping[str, Asked], store: JobStore, *, echo: Echo
 ) -> bool:
-    """Wait until backfills have ended and all of their dates have; print each as it does.
+    """Wait until the backfills and then their jobs have ended; print each date when it ends.
 
     Args:
-        dagster: The webserver.
-        backfills: What each backfill makes, by its ID.
+        dagster: Client of Dagster's webserver.
+        backfills: Sources and dates of each backfill, by backfill ID.
         store: The job store.
         echo: Prints a line.
 
     Returns:
-        Whether all went well.
+        Whether all backfills and dates succeeded.
     """
-    # The backfills have asked for all of their jobs by then: a date without one is not waited for.
+    # Ended backfills have requested all of their jobs: a date without a job counts as ended.
     statuses = {backfill: _ended(dagster, backfill) for backfill in backfills}
     good = all(status == "COMPLETED_SUCCESS" for status in statuses.values())
     good = _dates_end(store, backfills.values(), echo=echo) and good

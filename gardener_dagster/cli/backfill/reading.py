@@ -16,7 +16,7 @@ _ONE_DAY = dt.timedelta(days=1)
 
 
 def wanted_of(sources: Iterable[Source], *, tables_only: bool) -> list[Wanted]:
-    """The sources as a plan sees them; the tables follow what is parsed, or are asked for alone."""
+    """Return the sources to plan, with their parse, or with their tables if ``tables_only``."""
     return [
         Wanted(
             name=source.name,
@@ -31,22 +31,22 @@ def wanted_of(sources: Iterable[Source], *, tables_only: bool) -> list[Wanted]:
 
 
 def made_tables(source: Source) -> tuple[str, ...]:
-    """The tables that are there once a date of a source is made: raw, and joined if it has one."""
+    """Return the tables that exist once a date is made: raw, and joined if there is one."""
     return (source.raw_table, *([source.joined_table] if source.joined_table else []))
 
 
 def read_records(
     store: JobStore, sources: Iterable[Source], dates: Sequence[dt.date]
 ) -> dict[str, Records]:
-    """What is known of each source's dates and of those near them, by the name of the source.
+    """Read the records of each source's dates and of nearby dates, by source name.
 
     Args:
         store: The job store.
         sources: The sources.
-        dates: The dates asked for, in any order; one at least.
+        dates: The requested dates, in any order; at least one.
     """
     first, last = min(dates), max(dates)
-    # Where the calendar ends there is no date near.
+    # Stay within the dates that Python can represent.
     first = max(first, dt.date.min + _NEAR) - _NEAR
     last = min(last, dt.date.max - _NEAR) + _NEAR
     return {
@@ -58,7 +58,7 @@ def read_records(
 
 
 def read_capacity(store: JobStore, *, now: dt.datetime) -> Capacity:
-    """What parsers have to do already, and how many there are."""
+    """Read the number of active parsers and of queued jobs."""
     parsers = [p for p in store.overview.parsers() if p.held or p.called >= now - _ONE_DAY]
     return Capacity(parsers=len(parsers), queued=store.plans.queued(Priority.BACKFILL))
 
@@ -66,7 +66,7 @@ def read_capacity(store: JobStore, *, now: dt.datetime) -> Capacity:
 def targets_of(
     sources: Iterable[Source], backfills: Sequence[RunningBackfill]
 ) -> dict[str, Targets]:
-    """The dates of each source that unfinished backfills make, by the name of the source."""
+    """Return the dates that unfinished backfills make, by source name."""
     targets: dict[str, Targets] = {}
     for source in sources:
         keys = {tuple(key.path) for key in (parsed_key(source), *table_keys(source))}

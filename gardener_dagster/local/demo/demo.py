@@ -45,24 +45,24 @@ def run_demo(
     exit_after: bool,
     ports: Mapping[str, int],
 ) -> int:
-    """Runs the whole pipeline and shows it.
+    """Run the whole pipeline; show its progress and its results.
 
     Args:
         home: Folder of all data.
-        config_path: The gardener's configuration.
-        dagster_yaml: Dagster's instance.
+        config_path: The gardener's configuration file.
+        dagster_yaml: Dagster's instance configuration file.
         archive: Folder of archives; ``None``: samples.
         dates: First and last date of the archives; ``None``: ``sample_dates``.
-        exit_after: End when it is done, not at Ctrl-C.
-        ports: Ports that are asked for, by part; the others are the usual or free ones.
+        exit_after: Exit when the pipeline is done, not at Ctrl-C.
+        ports: Requested ports, by part; other parts get their default port or a free one.
 
     Returns:
-        The exit code: 0 only if every number is what it must be.
+        The exit code: 0 if all jobs are complete and all counts are as expected.
 
     Raises:
         PartFailedError: A part of the stack ended.
-        PortError: A port that was asked for cannot be had.
-        HomeError: The folder cannot hold the data.
+        PortError: A requested port is not available.
+        HomeError: The folder cannot be created or written.
     """
     console = _console()
     config = load_config(config_path)
@@ -89,12 +89,12 @@ def run_dev(
     ports: Mapping[str, int],
     faults: bool = False,
 ) -> None:
-    """Runs the stack until Ctrl-C.
+    """Run the stack until Ctrl-C.
 
     Raises:
         PartFailedError: A part of the stack ended.
-        PortError: A port that was asked for cannot be had.
-        HomeError: The folder cannot hold the data.
+        PortError: A requested port is not available.
+        HomeError: The folder cannot be created or written.
     """
     console = _console()
     with terminating(), claim_home(home) as own:
@@ -105,13 +105,13 @@ def run_dev(
 
 
 def sample_dates(now: dt.datetime) -> tuple[dt.date, dt.date]:
-    """First and last date of the samples: the last three that are due; pages show them."""
+    """Return the first and last date of the samples, which are of the three newest due dates."""
     last = newest_due(now)
     return last - dt.timedelta(days=2), last
 
 
 def make_expected(folder: Path, days: tuple[dt.date, ...]) -> dict[tuple[str, dt.date], Counts]:
-    """Makes the samples, and says what must become of them."""
+    """Make the samples and return the counts that they must give."""
     return {
         (f"ndt/{datatype}", date): Counts(
             archives=e.archives,
@@ -133,7 +133,7 @@ class _Demo:
     days: tuple[dt.date, ...]
 
     def run(self, processes: Processes, expected: dict[tuple[str, dt.date], Counts]) -> int:
-        """Asks for the dates, follows them to their end, and compares."""
+        """Request the dates, wait until their jobs end, and compare the counts."""
         started = time.monotonic()
         tracker = self.config.tracker
         store = JobStore.open(
@@ -198,7 +198,7 @@ class _Demo:
         if dagster.backfill_status(backfill) == "REQUESTED":
             return False
         if not all(job and job.state in ENDED for job in jobs.values()):
-            # A backfill that ended without jobs for all of its dates has failed to ask for them.
+            # The backfill has ended; a date that has no job by now will not get one.
             return any(job is None for job in jobs.values())
         return not self._joins_due(store) and not dagster.runs_in_progress()
 
@@ -214,7 +214,7 @@ class _Demo:
 
 
 def _console() -> Console:
-    """As wide as the terminal; in a file as wide as the tables want."""
+    """Return a console as wide as the terminal; without one, wide enough for the tables."""
     return Console() if sys.stdout.isatty() else Console(width=125)
 
 

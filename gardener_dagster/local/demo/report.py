@@ -23,7 +23,7 @@ def progress_table(
     *,
     now: dt.datetime,
 ) -> Table:
-    """One line per date, one column per source: the stage of each job, and for how long."""
+    """Return a table of each job's stage and time in it: a row per date, a column per source."""
     table = Table(title="Jobs", title_justify="left")
     table.add_column("date")
     for source in sources:
@@ -45,7 +45,7 @@ def _stage(job: Job | None, now: dt.datetime) -> str:
 
 
 def results_table(landed: Iterable[Landed]) -> Table:
-    """What landed where."""
+    """Return a table of the row counts: one row per date and source."""
     table = Table(title="What landed where", title_justify="left")
     for name in ("date", "datatype", "archives", "rows loaded", "duplicates removed", "raw rows",
                  "joined rows", "share annotated", "seconds"):  # fmt: skip
@@ -74,7 +74,7 @@ def _share(counts: Counts) -> str:
 
 
 def faults(landed: Iterable[Landed], expected: Mapping[tuple[str, dt.date], Counts]) -> list[str]:
-    """What is not as it must be: jobs that are not complete, and wrong numbers."""
+    """Return a message for each job that is not complete and for each unexpected count."""
     lines = []
     for row in landed:
         date = row.job.key.date

@@ -14,7 +14,7 @@ from gardener_dagster.planning.due_tables import job_key
 
 @dataclass(frozen=True, kw_only=True)
 class Counts:
-    """What is in the tables of a datatype on a date; ``None`` where it has no joined table."""
+    """Counts of a datatype on a date; ``None``: it is not joined, or its job is not complete."""
 
     archives: int
     rows_loaded: int
@@ -34,14 +34,14 @@ class Landed:
 
     @property
     def seconds(self) -> float:
-        """From the asking to the end."""
+        """Seconds from the creation of the job to its end."""
         return ((self.job.ended or self.job.entered) - self.job.created).total_seconds()
 
 
 def read_landed(
     client: bigquery.Client, config: GardenerConfig, dates: Iterable[dt.date], store: JobStore
 ) -> list[Landed]:
-    """One row per date and source, in this order.
+    """Return one entry per date and source, in this order.
 
     Raises:
         LookupError: A date has no job.

@@ -12,16 +12,16 @@ from gardener_dagster.local.stack.parts import PARSED_BUCKET
 def upload_archives(
     folder: Path, storage_url: str, config: GardenerConfig, dates: Collection[dt.date]
 ) -> int:
-    """Uploads the archives of the given dates, of every source of the configuration.
+    """Upload the archives of the given dates, of every source of the configuration.
 
     Args:
-        folder: Laid out as the bucket: ``<experiment>/<datatype>/YYYY/MM/DD/<name>``.
-        storage_url: The local Cloud Storage.
-        config: Names the buckets; they are made where missing, as is the parsers' own.
-        dates: Those to bring in.
+        folder: Has the bucket's layout: ``<experiment>/<datatype>/YYYY/MM/DD/<name>``.
+        storage_url: URL of the local Cloud Storage.
+        config: Names the archive buckets; these and the parsers' bucket are created if missing.
+        dates: Dates to upload.
 
     Returns:
-        How many.
+        The number of uploaded archives.
     """
     uploaded = 0
     with storage_client(storage_url) as client:

@@ -1,7 +1,6 @@
 """Reading archives: the tests in a ``.tgz`` or ``.tar``, one by one, unpacked.
 
-Nothing but one member is in memory, however many there are. The ``MLAB.*`` records of pax headers
-are passed over.
+Only one member is in memory at a time. The ``MLAB.*`` records of pax headers are ignored.
 """
 
 import io
@@ -19,7 +18,7 @@ from gardener_dagster.local.parser.unpacking import (
 )
 
 MAXIMUM_MEMBER_BYTES = 100_000_000
-"""Unpacked. The row of a larger one could not be loaded: BigQuery takes 100 MB a row."""
+"""Maximum unpacked size. BigQuery accepts 100 MB a row, so it could not load a larger test."""
 
 _SUFFIXES = (".json", ".json.gz")
 
@@ -29,10 +28,10 @@ class Member:
     """A test in an archive.
 
     Attributes:
-        name: In the archive.
-        size: Bytes, as they are in the archive.
-        content: Unpacked; ``None`` if it cannot be.
-        fault: Why it cannot be.
+        name: Path in the archive.
+        size: Bytes in the archive, before unpacking.
+        content: Unpacked; ``None`` if it cannot be unpacked.
+        fault: Why it cannot be unpacked.
     """
 
     name: str
@@ -44,16 +43,16 @@ class Member:
 def read_members(
     archive: IO[bytes], checkpoint: Callable[[], object] = lambda: None
 ) -> Iterator[Member]:
-    """The tests of an archive, in its order: the files named ``.json`` or ``.json.gz``.
+    """Yield the tests of an archive, in its order: the files named ``.json`` or ``.json.gz``.
 
     Args:
-        archive: At its start; it must be able to go back there.
-        checkpoint: Called for each 256 KiB at most that were unpacked. What it raises is passed on.
+        archive: Seekable file, at its start.
+        checkpoint: Called for each unpacked piece of at most 256 KiB. Its exceptions are passed on.
 
     Raises:
-        DamagedError: The archive is damaged or cut off. Raised when all that is readable was
-            yielded, also what is behind a damaged place. An error of reading ``archive`` itself is
-            passed on as it is: it says nothing of what the archive holds.
+        DamagedError: The archive is damaged or truncated. Raised after all readable tests were
+            yielded, including those behind a damaged place. Errors of reading ``archive`` itself
+            are passed on unchanged, because they do not mean that the archive is damaged.
     """
     magic = archive.read(len(GZIP_MAGIC))
     if not magic:
@@ -78,7 +77,7 @@ def _member(file: File) -> Member:
 
 
 def _unpack(packed: bytes) -> tuple[bytes | None, str]:
-    """The content of a gzip file, or why there is none; never more than the maximum in memory."""
+    """Return the content of a gzip file, or a fault if it is damaged or above the maximum."""
     content = bytearray()
     try:
         for piece in gzip_pieces(io.BytesIO(packed)):

@@ -1,7 +1,7 @@
 """JSON fitted to a table's schema: what the schema lacks is left out, a wrong type is an error.
 
-Pure, and without knowledge of any datatype. BigQuery refuses a whole load for one field that the
-table lacks or one value that its column cannot hold, so neither may get into an object.
+Pure, and independent of datatypes. BigQuery refuses a whole load for one field that the table lacks
+or one value that its column cannot hold, so neither may be written to an object.
 """
 
 import datetime as dt
@@ -19,15 +19,15 @@ _RFC3339 = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}T([01][0-9]|2[0-3]):[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?"
     r"(Z|[+-][0-9]{2}:[0-9]{2})"
 )
-_LARGEST_OFFSET = dt.timedelta(hours=14)  # of a time zone, in BigQuery
+_LARGEST_OFFSET = dt.timedelta(hours=14)  # largest time zone offset in BigQuery
 _SHOWN = 40  # characters of a value in an error
 
 
 class MisfitError(ValueError):
-    """A value that its column cannot hold.
+    """A column cannot hold a value.
 
     Attributes:
-        path: The field's, from the outermost record on.
+        path: Path of the field, from the outermost record on.
     """
 
     def __init__(self, expected: str, value: object, path: tuple[str, ...] = ()) -> None:
@@ -39,21 +39,21 @@ class MisfitError(ValueError):
 
 
 class Record:
-    """The fields of a record, to fit JSON objects to."""
+    """Fits JSON objects to the fields of a record."""
 
     def __init__(self, fields: Sequence[Field]) -> None:
-        """Prepares the fields of a schema, in BigQuery's own JSON."""
+        """Prepare the fields of a schema, in BigQuery's own JSON."""
         self._columns = {
             field["name"].casefold(): (field["name"], _converter(field)) for field in fields
         }
 
     def fit(self, value: object) -> Row:
-        """The fields of a JSON object that the schema has, under the names that it has there.
+        """Return the fields of a JSON object that the schema has, under the schema's names.
 
-        The case of a name does not matter, as in BigQuery; ``null`` is left out.
+        Names are case-insensitive, as in BigQuery; ``null`` is left out.
 
         Raises:
-            MisfitError: It is no object, or a value in it is of another type than its column.
+            MisfitError: The value is not an object, or one of its fields does not fit its column.
         """
         if not isinstance(value, dict):
             raise MisfitError("an object", value)
@@ -91,8 +91,8 @@ def _each(convert: _Convert) -> _Convert:
 def _string(value: object) -> str:
     if not isinstance(value, str):
         raise MisfitError("a string", value)
-    # JSON may escape one half of a surrogate pair, which UTF-8 and so BigQuery cannot hold. Each is
-    # kept as the text of its escape: with one character for all of them, two ids could become one.
+    # JSON may contain an escaped lone surrogate, which UTF-8 and so BigQuery cannot hold. It is
+    # kept as the text of its escape: one replacement character for all could make two ids equal.
     return value.encode("utf-8", "backslashreplace").decode()
 
 
@@ -123,7 +123,7 @@ def _timestamp(value: object) -> str:
 
 
 def _is_time(text: str) -> bool:
-    """Whether BigQuery can hold it.
+    """Return whether BigQuery can hold the time.
 
     BigQuery's TIMESTAMP and Python's datetime have the same range, in UTC:
     https://cloud.google.com/bigquery/docs/reference/standard-sql/data-types#timestamp_type
@@ -133,7 +133,7 @@ def _is_time(text: str) -> bool:
     try:
         time = dt.datetime.fromisoformat(text)
         time.astimezone(dt.UTC)
-    except (ValueError, OverflowError):  # as the 30th of February; as a year 0 in UTC
+    except (ValueError, OverflowError):  # such as February 30; such as year 0 in UTC
         return False
     offset = time.utcoffset()
     return offset is not None and abs(offset) <= _LARGEST_OFFSET
@@ -149,4 +149,4 @@ _CONVERTERS: dict[str, _Convert] = {
     "BOOL": _boolean,
     "TIMESTAMP": _timestamp,
 }
-"""For the types that occur in what archives hold."""
+"""The converters of the column types that occur in parsed tests."""

@@ -1,6 +1,6 @@
 """One archive in, one object of rows out.
 
-Where both are, and what an archive that cannot be read comes to. Jobs belong in ``worker``.
+Reads and writes both in Cloud Storage, and handles unreadable archives. ``worker`` handles jobs.
 """
 
 import datetime as dt
@@ -26,7 +26,7 @@ from gardener_dagster.local.parser.unpacking import DamagedError
 log = logging.getLogger(__name__)
 
 MAX_ROW_BYTES = 100_000_000
-"""https://cloud.google.com/bigquery/quotas#load_jobs; a larger one fails the load of its day."""
+"""https://cloud.google.com/bigquery/quotas#load_jobs; a larger row fails the load of its date."""
 
 STORAGE_ERRORS = (
     GoogleAPIError,
@@ -35,24 +35,24 @@ STORAGE_ERRORS = (
     DataCorruption,
     InvalidResponse,
 )
-"""What Cloud Storage's client raises when it cannot do what it was asked to."""
+"""The exceptions that Cloud Storage's client raises when a call fails."""
 
 _NAMED = 8  # damaged archives that a detail names
-_FAULT_TEXT = 100  # characters of each one's fault
+_FAULT_TEXT = 100  # characters of each archive's fault
 _SPOOL_BYTES = 16 * 2**20
 _READ_BYTES = 8 * 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What became of an archive.
+    """The result of parsing an archive.
 
     Attributes:
-        name: Its object's.
-        rows: Written.
-        corrupt: Tests that were left out.
+        name: Name of the archive's object.
+        rows: Number of rows written.
+        corrupt: Number of corrupt tests, which are left out.
         fault: What is damaged; "" if nothing is.
-        written: Whether there is an object of rows. There is none of what is no archive.
+        written: Whether an object of rows was written; False if the archive could not be read.
     """
 
     name: str
@@ -63,7 +63,7 @@ class Outcome:
 
 
 def detail_of(outcomes: Sequence[Outcome]) -> str:
-    """What a person should know of the archives of a job; "" if all is well."""
+    """Describe the damaged archives and corrupt tests of a job; "" if there are none."""
     damaged = sorted((o for o in outcomes if o.fault), key=lambda outcome: outcome.name)
     said = []
     if damaged:
@@ -81,12 +81,12 @@ def detail_of(outcomes: Sequence[Outcome]) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class ArchiveParser:
-    """Parses the archives of jobs. Threads may share it.
+    """Parses the archives of jobs. Thread-safe.
 
     Attributes:
-        client: Of Cloud Storage.
-        output_bucket: Where rows are written.
-        now: The time, aware and UTC.
+        client: Client of Cloud Storage.
+        output_bucket: Bucket that rows are written to.
+        now: Returns the time, aware and UTC.
     """
 
     client: Client
@@ -94,19 +94,19 @@ class ArchiveParser:
     now: Callable[[], dt.datetime]
 
     def parse(self, job: LeasedJob, name: str, checkpoint: Callable[[], object]) -> Outcome:
-        """Writes the rows of an archive to ``<output bucket>/<its bucket>/<its name>.jsonl``.
+        """Write the rows of an archive to ``<output bucket>/<its bucket>/<its name>.jsonl``.
 
-        An object of an earlier parse is overwritten. What can be read of an archive that is cut off
-        or damaged is written; of one that has nothing to read, nothing is.
+        An object of an earlier parse is overwritten. Of a truncated or damaged archive, the
+        readable tests are written; if there are none, no object is written.
 
         Args:
-            job: Whose archive it is.
-            name: Of the archive's object.
-            checkpoint: Called whenever the work has got on: at each test, and at each 256 KiB at
-                most that were unpacked. What it raises is passed on, and nothing is written.
+            job: The job that the archive belongs to.
+            name: Name of the archive's object.
+            checkpoint: Called on progress: at each test, and for each unpacked piece of at most
+                256 KiB. If it raises, the exception is passed on and nothing is written.
 
         Raises:
-            *STORAGE_ERRORS: The archive could not be fetched, or its rows not be stored.
+            *STORAGE_ERRORS: The archive could not be read, or its rows could not be written.
         """
         blob = self.client.bucket(job.bucket).get_blob(name)
         if blob is None:

@@ -8,19 +8,19 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from gardener_dagster.local.parser.outputs import Outcome
 
 STOP_SECONDS = 10.0
-"""How long archives whose job is over may take to notice it."""
+"""Seconds to wait until the threads of a job that has ended stop."""
 
 
 class StoppedError(Exception):
-    """The work on an archive was no longer wanted; nothing was written."""
+    """The parsing of an archive was stopped; nothing was written."""
 
 
 class Archive:
-    """The work on one archive.
+    """The progress of one archive.
 
     Attributes:
-        name: Of its object.
-        moved: When it last got on, by the clock.
+        name: Name of its object.
+        moved: Time of its last progress, by the clock.
     """
 
     def __init__(self, name: str, clock: Callable[[], float]) -> None:
@@ -30,10 +30,10 @@ class Archive:
 
 
 class RunningArchives:
-    """The archives of a job that are being parsed, each in a thread of its own.
+    """The archives of a job that are being parsed, each in its own thread.
 
-    The threads are daemons: one that never comes back keeps neither the next job nor the end of
-    the process waiting. A thread pool would wait for it.
+    The threads are daemons, so a thread that never ends delays neither the next job nor the exit of
+    the process. A thread pool would wait for it.
     """
 
     def __init__(
@@ -46,8 +46,8 @@ class RunningArchives:
         """Prepare. Nothing is started yet.
 
         Args:
-            parse: Parses the archive of a name; calls its second argument whenever it gets on.
-            stopped: Whether the work is no longer wanted, whatever the job.
+            parse: Parses the archive of a name; calls its second argument on progress.
+            stopped: Returns whether the parser is stopping.
             clock: Seconds, as ``time.monotonic``.
         """
         self._parse, self._stopped, self._clock = parse, stopped, clock
@@ -58,7 +58,7 @@ class RunningArchives:
         return len(self._running)
 
     def start(self, name: str) -> None:
-        """Parse an archive."""
+        """Start to parse an archive in a new thread."""
         archive, future = Archive(name, self._clock), Future[Outcome]()
 
         def checkpoint() -> None:
@@ -69,26 +69,26 @@ class RunningArchives:
         def work() -> None:
             try:
                 future.set_result(self._parse(name, checkpoint))
-            except BaseException as error:  # noqa: BLE001 - whoever takes the result gets it
+            except BaseException as error:  # noqa: BLE001 - raised again by future.result()
                 future.set_exception(error)
 
         self._running[future] = archive
         threading.Thread(target=work, name=f"archive {name}", daemon=True).start()
 
     def wait(self, seconds: float) -> list[tuple[str, "Future[Outcome]"]]:
-        """Wait until an archive is done, or for so long; those that are, with their names."""
+        """Wait until an archive is done or the time is over; return the names and results."""
         done, _ = wait(self._running, seconds, FIRST_COMPLETED)
         return [(self._running.pop(future).name, future) for future in done]
 
     def moved(self) -> float:
-        """When any of them last got on."""
+        """Return the time of the latest progress of any archive."""
         return max(archive.moved for archive in self._running.values())
 
     def slowest(self) -> Archive:
-        """The one that has not got on for the longest time."""
+        """Return the archive whose last progress is the longest ago."""
         return min(self._running.values(), key=lambda archive: archive.moved)
 
     def stop(self) -> None:
-        """End the work on all of them at their next checkpoint, and wait a while for that."""
+        """Stop all archives at their next checkpoint, and wait at most ``STOP_SECONDS``."""
         self._over.set()
         wait(self._running, STOP_SECONDS)

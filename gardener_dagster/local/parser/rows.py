@@ -1,6 +1,6 @@
 """A test's JSON into a row, for each datatype that the reference parser knows. Pure.
 
-What rows are made of is what m-lab/etl makes of the same tests, down to the case of the keys.
+Rows have the same fields as those that m-lab/etl makes, including the case of the keys.
 """
 
 import datetime as dt
@@ -16,7 +16,7 @@ from gardener_dagster.warehouse.table_schemas import schema_of
 
 
 class CorruptError(ValueError):
-    """A member of an archive that is no test of its datatype."""
+    """A member of an archive is not a valid test of its datatype."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,10 +25,10 @@ class Origin:
 
     Attributes:
         archive_url: ``gs://bucket/name``.
-        archive_size: In bytes.
-        filename: Of the member in the archive.
-        file_size: Of the member, in bytes, as it is in the archive.
-        parsed: The time, aware and UTC.
+        archive_size: Size of the archive in bytes.
+        filename: Path of the member in the archive.
+        file_size: Size of the member in the archive, in bytes.
+        parsed: Time of parsing, aware and UTC.
     """
 
     archive_url: str
@@ -38,30 +38,30 @@ class Origin:
     parsed: dt.datetime
 
     def record(self) -> Row:
-        """The ``parser`` record of a row."""
+        """Return the ``parser`` record of a row."""
         return {
             "Version": _version(),
             "Time": self.parsed.isoformat().replace("+00:00", "Z"),
             "ArchiveURL": self.archive_url,
             "Filename": self.filename,
             "Priority": 0,
-            "GitCommit": "",  # what is installed does not know its own
+            "GitCommit": "",  # unknown to an installed package
             "ArchiveSize": self.archive_size,
             "FileSize": self.file_size,
         }
 
 
 def parse_member(datatype: str, content: bytes, *, date: dt.date, origin: Origin) -> Row:
-    """The row of one test.
+    """Convert one test to a row.
 
     Args:
         datatype: One of ``DATATYPES``.
         content: The member's JSON.
-        date: Of the archive's path.
-        origin: Where it was read.
+        date: Date in the archive's path.
+        origin: Archive and member that the test was read from.
 
     Raises:
-        CorruptError: The content is no JSON object, or a value is of another type than its column.
+        CorruptError: The content is not a JSON object, or a value does not fit its column's type.
     """
     try:
         test = json.loads(content, parse_constant=_no_number)
@@ -92,20 +92,20 @@ def _clear_connections(raw: Row) -> None:
 
 
 def _summary(raw: Row) -> Row:
-    """The ``a`` record; empty for a test with neither direction."""
+    """Return the ``a`` record; empty for a test with neither direction."""
     for direction, moved in (("Download", "BytesAcked"), ("Upload", "BytesReceived")):
         if half := raw.get(direction):
             return {
                 "UUID": half.get("UUID", "").replace("_unsafe", ""),
                 "TestTime": half.get("StartTime"),
-                "CongestionControl": "bbr",  # of all ndt7 servers
+                "CongestionControl": "bbr",  # used by all ndt7 servers
                 **_rates(half.get("ServerMeasurements"), moved, download=direction == "Download"),
             }
     return {}
 
 
 def _rates(measurements: list[Row] | None, moved: str, *, download: bool) -> Row:
-    """Of the last snapshot: 0 where there is none, as in m-lab/etl; no value where it has none."""
+    """Return the last snapshot's rates: 0 without snapshots, as in m-lab/etl; omit unknown ones."""
     if not measurements:
         return {"MeanThroughputMbps": 0.0, "MinRTT": 0.0, "LossRate": 0.0}
     info = measurements[-1].get("TCPInfo", {})
@@ -155,10 +155,10 @@ def _clear_region(annotations: Row) -> None:
 
 @cache
 def _raw(datatype: str) -> Record:
-    """What is kept of a test of the datatype: its column ``raw``.
+    """Return the fields of the datatype's column ``raw``.
 
-    M-Lab's parsers have no field for ``BBRInfo.MaxBandwidth``, which old servers wrote instead of
-    ``BW``; nor has the schema, so it is left out here too.
+    ``BBRInfo.MaxBandwidth``, which old servers wrote instead of ``BW``, is left out: neither
+    M-Lab's parsers nor the schema have a field for it.
     """
     fields = next(f["fields"] for f in schema_of(datatype) if f["name"] == "raw")
     return Record(fields)
@@ -166,7 +166,7 @@ def _raw(datatype: str) -> Record:
 
 @cache
 def _annotation() -> Record:
-    """What is kept of an annotation: its halves are columns, its UUID becomes the id."""
+    """Return the fields of an annotation: ``server``, ``client``, and the UUID for the id."""
     halves = [f for f in schema_of("annotation2") if f["name"] in ("server", "client")]
     return Record([*halves, {"name": "UUID", "type": "STRING"}])
 
@@ -186,4 +186,4 @@ _PARSERS: dict[str, Callable[[Any, dt.date, Origin], Row]] = {
     "hopannotation2": _hopannotation2,
 }
 DATATYPES = tuple(sorted(_PARSERS))
-"""What the reference parser knows."""
+"""The datatypes that the reference parser can parse."""

@@ -1,9 +1,9 @@
 """Reading a tar file of which any part may be damaged.
 
-``tarfile`` gives up at the first damaged header, and what a header says can make it read on for
-ever (a size of 30 digits), take all memory (a large extended header) or fail with any exception (a
-sparse file's numbers). This reader believes no header that cannot be true, and looks for the next
-good one. What a header block means is ``tarfile``'s.
+``tarfile`` stops at the first damaged header, and the values of a header can make it read without
+end (a size of 30 digits), exhaust memory (a large extended header) or raise any exception (a sparse
+file's numbers). This reader rejects implausible headers and searches for the next valid one.
+``tarfile`` decodes the header blocks.
 """
 
 import tarfile
@@ -33,7 +33,7 @@ class File:
 
     Attributes:
         name: Its path.
-        size: In bytes.
+        size: Size in bytes.
         content: ``None`` if it is too large, or sparse.
         fault: Why it has no content.
     """
@@ -46,7 +46,7 @@ class File:
 
 @dataclass(kw_only=True)
 class _Extension:
-    """What extended headers say about the next member."""
+    """Values in extended headers for the next member."""
 
     name: str = ""
     size: int | None = None
@@ -55,10 +55,10 @@ class _Extension:
 
 
 class TarReader:
-    """The regular files of a tar file that are wanted, in its order.
+    """Iterates over the wanted regular files of a tar file, in its order.
 
     Attributes:
-        damage: What is damaged first, and where; "" if nothing is. Complete at the end.
+        damage: The first damage and its position; "" if there is none. Final after iterating.
     """
 
     def __init__(
@@ -68,16 +68,16 @@ class TarReader:
 
         Args:
             stream: The tar file, unpacked.
-            wanted: Whether a file of that path is.
-            maximum_bytes: Larger files are passed over, without their content.
+            wanted: Returns whether the file with this path is wanted.
+            maximum_bytes: Larger files are yielded without their content.
         """
         self._stream, self._wanted, self._maximum = stream, wanted, maximum_bytes
         self._extension = _Extension()
-        self._in_order = True  # else it looks for the next good header
+        self._in_order = True  # False: searching for the next valid header
         self.damage = ""
 
     def __iter__(self) -> Iterator[File]:
-        """Read all that is readable."""
+        """Yield the wanted files that are readable."""
         while (header := self._next_header()) is not None:
             if header.type in _EXTENSIONS:
                 self._extend(header)
@@ -86,7 +86,7 @@ class TarReader:
             self._extension = _Extension()
             if file is not None:
                 yield file
-        while self._stream.read(2**16):  # to its end: there gzip has the checksum
+        while self._stream.read(2**16):  # to the end, where gzip has its checksum
             pass
         if self._stream.fault:
             self._damaged(self._stream.fault)
@@ -98,7 +98,7 @@ class TarReader:
         self._damaged(self._stream.fault or f"it ends {where}")
 
     def _next_header(self) -> tarfile.TarInfo | None:
-        """The next header that can be true; ``None`` at the end."""
+        """Return the next plausible header; ``None`` at the end."""
         while True:
             block = self._stream.read(BLOCK)
             if block == _ZEROS and self._in_order:
@@ -130,7 +130,7 @@ class TarReader:
     def _bad_header(self, what: str) -> None:
         self._damaged(what)
         self._in_order = False
-        self._extension = _Extension()  # it was about the member of this header
+        self._extension = _Extension()  # it belonged to this header's member
 
     def _extend(self, header: tarfile.TarInfo) -> None:
         extension = self._extension
@@ -181,7 +181,7 @@ def _read_records(extension: _Extension, content: bytes) -> None:
     """Read the records of a pax header: ``<length of the record> <key>=<value>`` and a newline.
 
     Raises:
-        ValueError: One is malformed; those ahead of it are read.
+        ValueError: A record is malformed; the records before it were read.
     """
     at = 0
     while at < len(content) and content[at]:

@@ -1,7 +1,7 @@
 """Unpacking gzip data of any number of streams, up to the place where it is damaged.
 
-``gzip`` of the standard library loses up to a buffer (128 KiB since Python 3.12) of good data
-ahead of a damaged place: more than many archives have.
+The standard library's ``gzip`` loses up to one buffer (128 KiB since Python 3.12) of good data
+before a damaged place, which is more than many archives have.
 """
 
 import zlib
@@ -21,11 +21,11 @@ class DamagedError(ValueError):
 def gzip_pieces(packed: IO[bytes]) -> Iterator[bytes]:
     """Yield the content of gzip data, at most 256 KiB at a time.
 
-    Streams that follow each other are one content, as RFC 1952 says and Go reads them. Zeros after
-    the last one are passed over.
+    The contents of consecutive streams are concatenated, as in RFC 1952 and in Go. Zeros after a
+    stream are ignored.
 
     Raises:
-        DamagedError: When everything ahead of the damage was yielded.
+        DamagedError: The data is damaged; raised after everything before the damage was yielded.
     """
     unpacker, begun = None, False
     while data := packed.read(_READ_BYTES):
@@ -54,13 +54,13 @@ def _pieces(unpacker: "zlib._Decompress", data: bytes) -> Iterator[bytes]:
         if piece:
             yield piece
         data = unpacker.unconsumed_tail
-        # A full piece: zlib may hold more of the content though it has read all data.
+        # After a full piece, zlib may hold more content although it has read all data.
         if unpacker.eof or (not data and len(piece) < _PIECE_BYTES):
             return
 
 
 def _ahead_of_damage(unpacker: "zlib._Decompress", data: bytes) -> Iterator[bytes]:
-    """The content ahead of a damaged place; zlib keeps it to itself where it meets the place."""
+    """Yield the content before a damaged place, which zlib does not return when it fails."""
     for at in range(len(data)):
         try:
             yield unpacker.decompress(data[at : at + 1])
@@ -69,17 +69,17 @@ def _ahead_of_damage(unpacker: "zlib._Decompress", data: bytes) -> Iterator[byte
 
 
 def plain_pieces(file: IO[bytes]) -> Iterator[bytes]:
-    """Yield the content of a file that is not packed."""
+    """Yield the content of an uncompressed file."""
     while piece := file.read(_PIECE_BYTES):
         yield piece
 
 
 class Stream:
-    """Reads pieces as a file.
+    """Reads pieces like a file.
 
     Attributes:
-        position: Bytes that were read.
-        fault: How the data is damaged; "" as long as no damage was met.
+        position: Number of bytes read.
+        fault: How the data is damaged; "" if no damage has been found yet.
     """
 
     def __init__(self, pieces: Iterator[bytes], checkpoint: Callable[[], object]) -> None:
@@ -95,7 +95,7 @@ class Stream:
         self.fault = ""
 
     def read(self, size: int) -> bytes:
-        """Read so many bytes; fewer where the content ends, or at a damaged place."""
+        """Read ``size`` bytes; fewer at the end of the content or at a damaged place."""
         while len(self._buffer) < size and (piece := self._next()):
             self._buffer += piece
         content = bytes(self._buffer[:size])
@@ -104,7 +104,7 @@ class Stream:
         return content
 
     def skip(self, size: int) -> bool:
-        """Pass over so many bytes; whether there were so many."""
+        """Skip ``size`` bytes; return whether there were so many."""
         while size and (passed := len(self.read(min(size, _PIECE_BYTES)))):
             size -= passed
         return not size

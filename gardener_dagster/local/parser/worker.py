@@ -1,8 +1,7 @@
 """Takes jobs from the jobs API and does them, as M-Lab's parsers do.
 
-What it does more than they: it reports an attempt that cannot succeed, names damaged archives,
-keeps the lease of a job while a long archive gets on, and lets go of a job that is no longer its
-own.
+In addition, it reports an attempt that cannot succeed, names damaged archives, extends the lease of
+a job while a long archive makes progress, and stops its work on a job whose lease it has lost.
 """
 
 import datetime as dt
@@ -32,19 +31,19 @@ log = logging.getLogger(__name__)
 
 
 HEARTBEAT_SECONDS = 30.0
-"""Between two looks at whether the archives of a job get on."""
+"""Seconds between two checks whether the archives of a job make progress."""
 STALL_SECONDS = 300.0
-"""Without any progress on an archive, after which an attempt is given up. More than Cloud Storage's
-client takes to give up a call (its timeout of 60 s, tried again for 120 s): a slow bucket is no
-reason. No damage to an archive is known that takes longer than its reading."""
+"""Seconds without progress on an archive after which an attempt is given up. Longer than Cloud
+Storage's client retries a call (timeout of 60 s, retries for 120 s), so a slow bucket does not end
+an attempt. No known damage makes an archive slower to parse than to read."""
 
 
 class FailedJobError(Exception):
-    """An attempt that cannot succeed; the message goes to the jobs API."""
+    """The attempt cannot succeed; the message is reported to the jobs API."""
 
 
 class Worker:
-    """A parser that does one job after the other."""
+    """A parser that does one job at a time."""
 
     def __init__(
         self,
@@ -56,23 +55,23 @@ class Worker:
         heartbeat_seconds: float = HEARTBEAT_SECONDS,
         stall_seconds: float = STALL_SECONDS,
     ) -> None:
-        """Make a worker. Nothing is asked yet.
+        """Make a worker. It sends no request yet.
 
         Args:
             jobs: The jobs API.
             archives: Parses an archive.
-            threads: Archives at a time.
-            stopping: Set when it shall end: it takes no further job, and gives up what it has.
-            heartbeat_seconds: Between two looks at whether the archives get on; each tells the jobs
-                API if they do.
-            stall_seconds: Without progress on an archive, after which the attempt is given up.
+            threads: Number of archives parsed at the same time.
+            stopping: Set to stop the worker: it takes no further job, and gives up its current one.
+            heartbeat_seconds: Seconds between two checks of the progress; each sends a heartbeat to
+                the jobs API if there is progress.
+            stall_seconds: Seconds without progress on an archive until the attempt is given up.
         """
         self._jobs, self._archives = jobs, archives
         self._threads, self._stopping = threads, stopping
         self._heartbeat_seconds, self._stall_seconds = heartbeat_seconds, stall_seconds
 
     def run(self, poll_seconds: float) -> None:
-        """Takes and does jobs until it shall stop; asks again after a pause where there is none."""
+        """Take and do jobs until it is stopped; if there is none, ask again after a pause."""
         while not self._stopping.is_set():
             try:
                 job = self._jobs.next()
@@ -85,7 +84,7 @@ class Worker:
                 self.do(job)
 
     def do(self, job: LeasedJob) -> None:
-        """Does one job, and reports how it went."""
+        """Do one job and report its result."""
         log.info("job %s: begun", job.id)
         try:
             outcomes = self._parse(job)
@@ -95,9 +94,7 @@ class Worker:
             log.error("job %s: left to its lease: %s", job.id, error)
         except FailedJobError as failed:
             self._give_up(job, str(failed))
-        except (
-            Exception
-        ) as error:  # a defect met in one job is reported, and the other jobs are not affected
+        except Exception as error:  # a defect fails this job only; the worker goes on with the next
             log.exception("job %s", job.id)
             self._give_up(job, f"{type(error).__name__}: {error}")
         else:
@@ -125,7 +122,7 @@ class Worker:
         outcomes = self._parse_archives(job, names)
         unread = [o for o in outcomes if not o.written]
         if unread and len(unread) == len(outcomes):
-            # Of some, the rest is worth having, and no further attempt would read them.
+            # If others could be read, their rows are kept: a further attempt would read no more.
             raise FailedJobError(
                 f"none of {len(unread)} archives could be read; the first,"
                 f" gs://{job.bucket}/{unread[0].name}: {unread[0].fault}"
@@ -165,7 +162,7 @@ class Worker:
                     outcomes.append(_outcome(job, name, future))
                     self._jobs.update(job.id, JobState.PARSING, name)
                 if not done and running.moved() >= looked:
-                    self._jobs.heartbeat(job.id)  # of progress: a parser that is stuck sends none
+                    self._jobs.heartbeat(job.id)  # only on progress: a stuck parser sends none
                 self._check_progress(job, running)
         finally:
             running.stop()
@@ -197,14 +194,14 @@ def run_worker(
     threads: int,
     token: str | None = None,
 ) -> None:
-    """Runs a parser until SIGTERM or SIGINT; the job that it then has is given up.
+    """Run a parser until SIGTERM or SIGINT, on which it gives up its current job.
 
     Args:
-        api_url: The jobs API.
-        output_bucket: Where rows are written.
-        poll_seconds: Pause where there is no job.
-        threads: Archives at a time.
-        token: What the jobs API wants to be shown.
+        api_url: URL of the jobs API.
+        output_bucket: Bucket that rows are written to.
+        poll_seconds: Pause if there is no job.
+        threads: Number of archives parsed at the same time.
+        token: Bearer token for the jobs API; ``None``: it requires none.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     stopping, told = threading.Event(), queue.SimpleQueue[int]()
@@ -213,8 +210,8 @@ def run_worker(
         told.get()
         stopping.set()
 
-    # A signal interrupts this thread, which may hold the event's lock: to set the event in the
-    # handler would wait for that lock for ever. A SimpleQueue may be written to in a handler.
+    # A signal interrupts this thread, which may hold the event's lock: setting the event in the
+    # handler could deadlock. A SimpleQueue may be written to in a handler.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, _: told.put(number))
     threading.Thread(target=stop_when_told, daemon=True).start()

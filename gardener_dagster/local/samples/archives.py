@@ -1,10 +1,10 @@
 """Sample archives in M-Lab's format, and what must become of them.
 
 Deterministic: the same seed and dates give the same bytes. Each date has a few archives of ndt7
-from several machines and the matching annotation2, with what real days have: tests that came
-twice, in two archives; a member that is no JSON; tests nobody annotated; tests of the first
-minutes of a day whose annotations are in the archive of the day before; one that is annotated on
-both days. What is in a test belongs in ``records``.
+from several machines and the matching annotation2, with the irregularities of real days: tests in
+two archives; a member that is not JSON; tests without an annotation; tests right after midnight
+whose annotations are in the archive of the day before; one that is annotated on both days.
+``records`` makes the content of the tests.
 """
 
 import datetime as dt
@@ -31,24 +31,24 @@ TESTS_PER_MACHINE = 34
 AFTER_MIDNIGHT = 4
 """Tests of the first machine, right after midnight, annotated in the archive of the day before."""
 TWICE = 8
-"""Tests of the first machine that came twice."""
+"""Tests of the first machine that are in two archives."""
 UNANNOTATED = 7
-"""Tests of the last machine that nobody annotated."""
+"""Tests of the last machine without an annotation."""
 
-_BOOTED = dt.datetime(2019, 3, 2, 4, 6, 15, tzinfo=dt.UTC)  # all machines; in the UUIDs
+_BOOTED = dt.datetime(2019, 3, 2, 4, 6, 15, tzinfo=dt.UTC)  # of all machines; part of the UUIDs
 _CUT_OFF = b'{"GitShortCommit":"65ed3f0","Version":"v0.20.'
 _File = tuple[str, bytes]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Expected:
-    """What must become of a date of a datatype.
+    """The expected counts of a datatype on a date.
 
     Attributes:
         archives: Objects in the archive bucket.
         rows_loaded: Rows that a parser makes of them.
-        duplicates_removed: Of these, further ones of the same test.
-        raw_rows: Those that are left.
+        duplicates_removed: Duplicates among these rows.
+        raw_rows: Rows that are left.
         joined_rows: ``None`` for annotation2, which is not joined.
         annotated_rows: Joined rows with an annotation; ``None`` for annotation2.
     """
@@ -72,11 +72,11 @@ class _Test:
 
 @dataclass(frozen=True, kw_only=True)
 class _Archive:
-    """An archive that is to be written."""
+    """An archive to write."""
 
     datatype: str
     machine: Machine
-    closed: dt.datetime  # stands in its name
+    closed: dt.datetime  # in its name
     files: Sequence[_File]
 
 
@@ -84,21 +84,21 @@ class _Archive:
 class _Day:
     date: dt.date
     tests: list[_Test]
-    annotated: list[_Test] = field(default_factory=list)  # in its own archives
+    annotated: list[_Test] = field(default_factory=list)  # annotated in this day's archives
 
 
 def make_samples(
     folder: Path, dates: Sequence[dt.date], *, seed: int = 7
 ) -> dict[tuple[str, dt.date], Expected]:
-    """Writes the archives of some dates.
+    """Write the archives of some dates.
 
     Args:
-        folder: Gets ``ndt/<datatype>/YYYY/MM/DD/<name>.tgz``.
-        dates: In any order. What the first ones have of the day before is lost.
-        seed: Another one gives other tests.
+        folder: The archives are ``ndt/<datatype>/YYYY/MM/DD/<name>.tgz`` in it.
+        dates: In any order. Annotations in archives of a day that is not among them are lost.
+        seed: Seed of the random values; another seed gives other tests.
 
     Returns:
-        What must become of each datatype and date, ``("ndt7", date)``.
+        The expected counts of each datatype and date, such as ``("ndt7", date)``.
     """
     days = {date: _Day(date=date, tests=_tests(date, seed)) for date in sorted(dates)}
     for day in days.values():
@@ -128,7 +128,7 @@ def make_samples(
 
 
 def _tests(date: dt.date, seed: int) -> list[_Test]:
-    """A date's tests, machine by machine, each in the order of time."""
+    """Make a date's tests, grouped by machine and sorted by time."""
     chance = random.Random(f"{seed} {date}")  # noqa: S311 - samples, not secrets
     midnight = dt.datetime.combine(date, dt.time(), dt.UTC)
     tests = []
@@ -140,7 +140,7 @@ def _tests(date: dt.date, seed: int) -> list[_Test]:
         )
         for number, second in enumerate(seconds):
             start = midnight + dt.timedelta(seconds=second)
-            # The socket's cookie counts on as long as the machine is up.
+            # The socket's cookie increases as long as the machine is up.
             cookie = (date - _BOOTED.date()).days * 100 + number
             uuid = f"ndt-{machine.pod}_{_BOOTED.timestamp():.0f}_{cookie:016X}"
             opened = start - dt.timedelta(seconds=5)
@@ -176,7 +176,7 @@ def _ndt7_archives(day: _Day) -> list[_Archive]:
         direction = "download" if "Download" in test.content else "upload"
         name = f"ndt7-{direction}-{test.start:%Y%m%dT%H%M%S.%f}Z.{test.uuid}.json"
         content = _dump(test.content)
-        if number % 3:  # some servers pack each file
+        if number % 3:  # some servers compress each file
             name, content = f"{name}.gz", gzip.compress(content, mtime=0)
         files[test.machine].append((name, content))
     first, second = MACHINES[:2]
@@ -203,7 +203,7 @@ def _archive(
 
 
 def _write(folder: Path, date: dt.date, archive: _Archive) -> None:
-    """Writes an archive as M-Lab's pusher does."""
+    """Write an archive as M-Lab's pusher does."""
     place = folder / f"ndt/{archive.datatype}/{date:%Y/%m/%d}"
     place.mkdir(parents=True, exist_ok=True)
     name = f"{archive.closed:%Y%m%dT%H%M%S.%f}Z-{archive.datatype}-{archive.machine.host}-ndt.tgz"

@@ -1,8 +1,8 @@
 """What servers write of a test, made up: the JSON of ndt7 and annotation2, with all of its fields.
 
-Which tests there are, and in which archives, belongs in ``samples``. Field names and the relations
+``archives`` defines which tests there are, and in which archives. Field names and the relations
 between numbers are those of M-Lab's archives: ndt-server's results and uuid-annotator's
-annotations. Addresses are of the ranges for documentation (RFC 5737), networks of private numbers.
+annotations. Addresses and AS numbers are reserved for documentation (RFC 5737, RFC 5398).
 """
 
 import datetime as dt
@@ -13,14 +13,14 @@ from typing import Any
 Json = dict[str, Any]
 
 _SECONDS = 10.0  # of a test
-_SNAPSHOTS = (6, 12)  # a test, at least and at most
+_SNAPSHOTS = (6, 12)  # minimum and maximum of a test
 _MSS = 1448
 _NO_THRESHOLD = 2**31 - 1
 
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where an address is, and in whose network."""
+    """Location and network of an address."""
 
     continent: str
     country: str
@@ -35,13 +35,13 @@ class Place:
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """A server of M-Lab's.
+    """An M-Lab server.
 
     Attributes:
-        name: As ``mlab1``.
-        site: As ``lga05``.
-        pod: Stands in the UUIDs of its connections.
-        address: Its own.
+        name: Such as ``mlab1``.
+        site: Such as ``lga05``.
+        pod: Name of its pod, part of the UUIDs of its connections.
+        address: Its IP address.
         old: Whether it runs an ndt-server of 2020, whose results have other fields.
     """
 
@@ -54,13 +54,13 @@ class Machine:
 
     @property
     def host(self) -> str:
-        """As it stands in names of archives."""
+        """Name of the machine in the names of archives."""
         return f"{self.name}-{self.site}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Client:
-    """Who tests."""
+    """The client of a test."""
 
     address: str
     place: Place
@@ -104,7 +104,7 @@ CLIENT_PLACES = (
 
 
 def make_client(chance: random.Random) -> Client:
-    """Some client, with an address of its network."""
+    """Make a random client, with an address of its network."""
     number = chance.randrange(len(CLIENT_PLACES))
     return Client(
         address=f"198.51.100.{64 * number + chance.randint(1, 62)}", place=CLIENT_PLACES[number]
@@ -120,15 +120,15 @@ def ndt7_record(
     *,
     download: bool,
 ) -> Json:
-    """The result of one test.
+    """Make the result of one test.
 
     Args:
-        chance: Decides the rest.
+        chance: Random generator for the other values.
         machine: The server.
-        client: Who tests.
-        uuid: Of the connection.
-        start: Of the test, aware and UTC.
-        download: Whether it is one; else an upload.
+        client: The client.
+        uuid: UUID of the connection.
+        start: Start of the test, aware and UTC.
+        download: True for a download, False for an upload.
     """
     port = chance.randint(1024, 65_535)
     half: Json = {
@@ -164,12 +164,12 @@ def ndt7_record(
 
 
 def annotation_record(machine: Machine, client: Client, uuid: str, time: dt.datetime) -> Json:
-    """The annotation of one connection.
+    """Make the annotation of one connection.
 
     Args:
         machine: The server.
-        client: At the other end.
-        uuid: Of the connection.
+        client: The client.
+        uuid: UUID of the connection.
         time: When it was opened, aware and UTC.
     """
     return {
@@ -181,7 +181,7 @@ def annotation_record(machine: Machine, client: Client, uuid: str, time: dt.date
 
 
 def stamp(time: dt.datetime) -> str:
-    """The time as servers write it, to the nanosecond."""
+    """Format a time as servers write it, with nanoseconds."""
     return f"{time:%Y-%m-%dT%H:%M:%S.%f}{time.microsecond * 7 % 1000:03d}Z"
 
 
@@ -191,7 +191,7 @@ def _annotated(place: Place) -> Json:
             "ContinentCode": place.continent,
             "CountryCode": place.country,
             "CountryName": place.country_name,
-            "Region": "OLD",  # of annotations before March 2020; parsers clear it
+            "Region": "OLD",  # in annotations before March 2020; parsers clear it
             "City": place.city,
             "Latitude": place.latitude,
             "Longitude": place.longitude,
@@ -207,7 +207,7 @@ def _annotated(place: Place) -> Json:
 
 
 def _snapshots(chance: random.Random, old: bool, *, download: bool) -> list[Json]:
-    """Of a connection whose rate comes near to what its path can carry, and some of it lost."""
+    """Make the snapshots of a connection that nearly fills its path, with some loss."""
     path_rate = 10 ** chance.uniform(5.3, 7.9)  # bytes/s: 1.6 to 640 Mbit/s
     rtt = round(10 ** chance.uniform(3.3, 5.4))  # µs
     loss = chance.choice((0.0, 0.0, chance.uniform(0.0001, 0.03)))
@@ -221,7 +221,7 @@ def _snapshots(chance: random.Random, old: bool, *, download: bool) -> list[Json
         info = _tcp_info(chance, rate, rtt, elapsed) | _counts(carried, loss, download=download)
         bbr: Json = {"MaxBandwidth" if old else "BW": round(rate), "MinRTT": rtt}
         if old:
-            del info["RcvOooPack"], info["SndWnd"]  # of newer kernels
+            del info["RcvOooPack"], info["SndWnd"]  # fields of newer kernels
         else:
             bbr |= {"PacingGain": chance.choice((192, 256, 320)), "CwndGain": 512}
         snapshots.append({"BBRInfo": bbr | {"ElapsedTime": elapsed}, "TCPInfo": info})
@@ -248,7 +248,7 @@ def _tcp_info(chance: random.Random, rate: float, rtt: int, elapsed: int) -> Jso
 
 
 def _counts(carried: int, loss: float, *, download: bool) -> Json:
-    """The counters, of what was carried in the test's direction and the little in the other."""
+    """Make the counters of bytes and segments, most of them in the test's direction."""
     again = round(carried * loss) if download else 0
     acked, received = (carried, 1_600) if download else (5_200 + carried // 5_000, carried)
     packets = acked // _MSS + 1

@@ -12,20 +12,20 @@ from typing import IO
 import psutil
 
 ENDING_SECONDS = 30.0
-"""How long the processes of a stack whose supervisor was killed may take to end."""
+"""Seconds that a stack's processes have to end after their supervisor was killed."""
 _POLL_SECONDS = 0.1
 
 
 class HomeError(RuntimeError):
-    """A folder cannot hold a stack's data; the message says which and why."""
+    """A folder cannot be created or written; the message says which and why."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Home:
-    """A folder that one stack has for itself.
+    """A folder that is locked by one stack.
 
     Attributes:
-        folder: Absolute.
+        folder: Absolute path.
         lock: The file descriptor that holds its lock. The stack's watchdog holds it too, so that
             the folder is free only when all processes of the stack have ended.
     """
@@ -36,17 +36,17 @@ class Home:
 
 @contextmanager
 def claim_home(wanted: Path) -> Iterator[Home]:
-    """Hold a folder that is this stack's alone.
+    """Lock a folder for the exclusive use of this stack.
 
     Args:
-        wanted: The folder. Where another stack works in it, a folder inside it is taken. Where the
-            supervisor of that stack was killed, this waits until its processes have ended.
+        wanted: The folder. If another stack uses it, a folder inside it is locked instead. If the
+            supervisor of that stack was killed, wait until its processes have ended.
 
     Yields:
-        The folder.
+        The locked folder.
 
     Raises:
-        HomeError: The folder cannot be made or written.
+        HomeError: The folder cannot be created or written.
     """
     root = wanted.resolve()
     number = 1
@@ -69,7 +69,7 @@ def claim_home(wanted: Path) -> Iterator[Home]:
 
 
 def _take(lock: IO[str]) -> bool:
-    """Take a lock unless a living supervisor has it."""
+    """Take a lock unless a running supervisor holds it; return whether it was taken."""
     deadline = time.monotonic() + ENDING_SECONDS
     while True:
         try:
@@ -88,5 +88,5 @@ def _take(lock: IO[str]) -> bool:
 def _holder_lives(lock: IO[str]) -> bool:
     lock.seek(0)
     pid = lock.read().strip()
-    # Empty: the holder has taken the lock, and is about to write.
+    # Empty: the holder has taken the lock, but has not written its pid yet.
     return not pid.isdecimal() or psutil.pid_exists(int(pid))

@@ -18,23 +18,23 @@ from gardener_dagster.local.clients import PROJECT
 from gardener_dagster.local.stack.processes import Part, Processes
 
 _FIRST = ("storage", "bigquery", "sidecar", "code server")
-"""What the others talk to from their first second."""
+"""Parts that the other parts connect to as soon as they start."""
 
 PARSED_BUCKET = "etl-mlab-local"
 
 
 @dataclass(frozen=True, kw_only=True)
 class StackSettings:
-    """Where a stack lives.
+    """Settings of a stack.
 
     Attributes:
         home: Folder of all its data.
         config: The gardener's configuration file.
         dagster_yaml: Dagster's instance configuration.
-        ports: By part.
-        workers: How many reference parsers; none: parsers of your own ask the jobs API.
-        faults: Whether the local BigQuery lets itself be told what to get wrong.
-        lock: The file descriptor that holds the lock of ``home``; ``None``: it has none.
+        ports: Port of each part.
+        workers: Number of reference parsers; 0: other parsers take jobs from the jobs API.
+        faults: Whether errors can be injected into the local BigQuery.
+        lock: The file descriptor that holds the lock of ``home``; ``None``: it is not locked.
         postgresql: URL of the database that Dagster and the job store share; empty: SQLite files.
     """
 
@@ -49,44 +49,44 @@ class StackSettings:
 
     @property
     def dagster_url(self) -> str:
-        """Dagster's UI."""
+        """URL of Dagster's UI."""
         return f"http://127.0.0.1:{self.ports['dagster']}"
 
     @property
     def jobs_url(self) -> str:
-        """The jobs API."""
+        """URL of the jobs API."""
         return f"http://127.0.0.1:{self.ports['jobs']}"
 
     @property
     def status_url(self) -> str:
-        """The status page."""
+        """URL of the status page."""
         return f"http://127.0.0.1:{self.ports['status']}"
 
     @property
     def bigquery_url(self) -> str:
-        """The local BigQuery."""
+        """URL of the local BigQuery."""
         return f"http://127.0.0.1:{self.ports['bigquery']}"
 
     @property
     def storage_url(self) -> str:
-        """The local Cloud Storage."""
+        """URL of the local Cloud Storage."""
         return f"http://127.0.0.1:{self.ports['storage']}"
 
     @property
     def database_url(self) -> str:
-        """The job store."""
+        """URL of the job store's database."""
         return self.postgresql or default_store_url(self.home / "dagster")
 
     @property
     def environment(self) -> dict[str, str]:
-        """What every part, and a client of the stack, has in its environment."""
+        """The environment variables of every part and of clients of the stack."""
         own = {
             "DAGSTER_HOME": str(self.home / "dagster"),
             "DAGSTER_DISABLE_TELEMETRY": "yes",
-            # Or a daemon that is up before its code server fails all backfills that are under way.
+            # Otherwise a daemon that starts before its code server fails all running backfills.
             "DAGSTER_BACKFILL_RETRY_DEFINITION_CHANGED_ERROR": "yes",
-            # A launch that takes longer is a failed run; on a busy machine a minute, the default,
-            # is not much.
+            # A run whose launch takes longer fails; the default of one minute is too short on a
+            # busy machine.
             "DAGSTER_GRPC_TIMEOUT_SECONDS": "300",
             "GARDENER_CONFIG": str(self.config),
             "GARDENER_PROJECT": PROJECT,
@@ -102,7 +102,7 @@ class StackSettings:
 
 
 def build_parts(settings: StackSettings) -> Processes:
-    """The processes of a stack, in the order in which they need each other."""
+    """Return the processes of a stack, each after those that it depends on."""
     ports, python = settings.ports, sys.executable
     host = "127.0.0.1"
     workspace = str(settings.home / "dagster" / "workspace.yaml")
@@ -175,10 +175,10 @@ def build_parts(settings: StackSettings) -> Processes:
 def running_stack(
     settings: StackSettings, seen: Callable[[Part], None] = lambda _: None
 ) -> Iterator[Processes]:
-    """Starts all parts, waits until they work, and ends them on the way out.
+    """Start all parts, wait until they are ready, and end them on exit.
 
     Raises:
-        PartFailedError: A part did not come up.
+        PartFailedError: A part ended, or was not ready in time.
     """
     prepare_dagster_home(settings)
     with build_parts(settings) as processes:

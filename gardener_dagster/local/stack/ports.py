@@ -16,11 +16,11 @@ PREFERRED_PORTS = {
     "storage": 9023,
     "code": 4000,
 }
-"""The usual port of each part."""
+"""The default port of each part."""
 
 
 class PortError(RuntimeError):
-    """A port that was asked for cannot be had; the message says which and why."""
+    """A requested port is not available; the message says which and why."""
 
 
 def choose_ports(
@@ -29,12 +29,12 @@ def choose_ports(
     """Choose a free port for each part.
 
     Args:
-        preferred: The usual ports; each is replaced by a free one where it is taken, or 0.
+        preferred: The default ports; a port that is in use or 0 is replaced by a free one.
             ``None``: ``PREFERRED_PORTS``.
-        asked_for: Ports that are used or not at all, by part.
+        asked_for: Requested ports by part; they are never replaced.
 
     Raises:
-        PortError: A port that was asked for is taken, or asked for twice.
+        PortError: A requested port is in use, or was requested twice.
     """
     wanted = PREFERRED_PORTS if preferred is None else preferred
     chosen: dict[str, int] = {}
@@ -56,7 +56,7 @@ def choose_ports(
 def replaced_ports(
     ports: Mapping[str, int], asked_for: Mapping[str, int] | None = None
 ) -> Iterator[str]:
-    """Tell which parts do not have their usual port, and why."""
+    """Yield a message for each part that does not have its default port."""
     for name, usual in PREFERRED_PORTS.items():
         if ports[name] != usual and name not in (asked_for or {}):
             yield (
@@ -76,8 +76,8 @@ def _is_free(port: int) -> bool:
 
 
 def _any_free(chosen: Mapping[str, int]) -> int:
-    # Below the ports that the system gives to outgoing connections: one of these could have it by
-    # the time that the part starts.
+    # Below the ephemeral ports: an outgoing connection could take one of those before the part
+    # starts.
     while True:
         port = 10_000 + secrets.randbelow(20_000)
         if port not in chosen.values() and _is_free(port):
@@ -85,7 +85,7 @@ def _any_free(chosen: Mapping[str, int]) -> int:
 
 
 def _user_of(port: int) -> str:
-    """The process that listens on a port, as far as the system tells."""
+    """Describe the process that listens on a port; "" if it is unknown."""
     with contextlib.suppress(psutil.Error):
         for connection in psutil.net_connections("tcp"):
             listens_at = connection.laddr if connection.status == psutil.CONN_LISTEN else ()

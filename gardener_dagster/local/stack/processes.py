@@ -1,7 +1,7 @@
 """Child processes: started together, watched, ended together. Knows nothing of what they do.
 
-Each has a session of its own, so that a signal reaches what it started as well: the code server's
-runs, for one. A watchdog ends them all if this process is killed.
+Each has its own session, so that a signal also reaches the processes that it started, such as the
+code server's runs. A watchdog ends all of them if this process is killed.
 """
 
 import os
@@ -27,7 +27,7 @@ STOP_SECONDS = 10.0
 
 
 class PartFailedError(RuntimeError):
-    """A part ended, or did not come up; the message has its log's last lines."""
+    """A part ended, or was not ready in time; the message has the last lines of its log."""
 
     def __init__(self, part: "Part", what: str) -> None:
         self.part = part
@@ -40,12 +40,12 @@ class Part:
     """One process of the stack.
 
     Attributes:
-        name: What people call it.
+        name: Its name, for lookup and display.
         command: The program and its arguments.
-        environment: All of its environment.
-        log: Where its output goes.
-        alive_url: An http URL that answers below 500 once the part works, or tcp://host:port that
-            takes connections then; empty: it works from the start.
+        environment: Its complete environment.
+        log: The file that its output is appended to.
+        alive_url: An http URL that answers with a status below 500 when the part is ready, or a
+            tcp://host:port that accepts connections then; empty: it is ready once started.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Part:
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     def start(self) -> None:
-        """Starts the process."""
+        """Start the process."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
@@ -70,11 +70,11 @@ class Part:
 
     @property
     def exit_code(self) -> int | None:
-        """``None`` while it runs or was not started."""
+        """The exit code; ``None`` if the process is running or was not started."""
         return None if self.process is None else self.process.poll()
 
     def answers(self) -> bool:
-        """Whether it works now."""
+        """Return whether the part is ready."""
         if not self.alive_url:
             return self.process is not None
         url = urllib.parse.urlsplit(self.alive_url)
@@ -90,7 +90,7 @@ class Part:
             return False
 
     def last_lines(self) -> list[str]:
-        """What it said last."""
+        """Return the last lines of its log."""
         try:
             text = self.log.read_text(encoding="utf-8", errors="replace")
         except FileNotFoundError:
@@ -98,7 +98,7 @@ class Part:
         return text.splitlines()[-LAST_LINES:]
 
     def signal(self, number: int) -> None:
-        """Sends a signal to the process and all it started."""
+        """Send a signal to the process group."""
         if self.process is not None:
             try:
                 os.killpg(self.process.pid, number)
@@ -106,10 +106,10 @@ class Part:
                 return
 
     def group_is_gone(self) -> bool:
-        """Whether neither the process nor anything it started is left."""
+        """Return whether all processes of the process group have ended."""
         if self.process is None:
             return True
-        self.process.poll()  # reaps it, or the group would stay
+        self.process.poll()  # reaps the process; otherwise the group would remain
         try:
             os.killpg(self.process.pid, 0)
         except ProcessLookupError:
@@ -118,7 +118,7 @@ class Part:
 
 
 class Processes:
-    """The parts of a stack, as a context manager: on the way out none is left."""
+    """The parts of a stack, as a context manager that ends all of them on exit."""
 
     def __init__(
         self,
@@ -155,11 +155,11 @@ class Processes:
                 self._watchdog.close()
 
     def part(self, name: str) -> Part:
-        """The part of that name."""
+        """Return the part with this name."""
         return next(part for part in self.parts if part.name == name)
 
     def start(self, *names: str) -> None:
-        """Starts the named parts, or all."""
+        """Start the named parts, or all."""
         for part in self.parts:
             if (not names or part.name in names) and part.process is None:
                 part.start()
@@ -167,15 +167,15 @@ class Processes:
     def wait_until_ready(
         self, *names: str, timeout: float = 120.0, seen: Callable[[Part], None] = lambda _: None
     ) -> None:
-        """Waits until the named parts, or all, answer.
+        """Wait until the named parts, or all, are ready.
 
         Args:
             names: Parts; none: all.
             timeout: Seconds.
-            seen: Called with each part as it comes up.
+            seen: Called with each part when it is ready.
 
         Raises:
-            PartFailedError: One ended, or does not answer in time.
+            PartFailedError: A part ended, or was not ready in time.
         """
         missing = [p for p in self.parts if not names or p.name in names]
         deadline = self._clock() + timeout
@@ -190,29 +190,29 @@ class Processes:
                 time.sleep(0.1)
 
     def check(self) -> None:
-        """Looks whether all parts that were started are alive.
+        """Check that all started parts are running.
 
         Raises:
-            PartFailedError: One has ended.
+            PartFailedError: A part has ended.
         """
         for part in self.parts:
             if part.exit_code is not None:
                 raise PartFailedError(part, f"ended with exit code {part.exit_code}")
 
     def stop(self) -> None:
-        """Ends all parts: politely, and after ten seconds, or when interrupted again, by force."""
+        """End all parts with SIGTERM; with SIGKILL after ten seconds or a further interrupt."""
         try:
             if self._end(signal.SIGTERM):
                 return
         except KeyboardInterrupt:
             pass
-        with _ignoring(signal.SIGINT, signal.SIGTERM):  # nothing may come between now
+        with _ignoring(signal.SIGINT, signal.SIGTERM):  # must not be interrupted
             self._end(signal.SIGKILL)
 
     def kill_all(self) -> None:
         """End every process of the stack at once with SIGKILL, as a power cut does.
 
-        Runs and everything else that a part has started are among them, and the watchdog.
+        This includes the watchdog, runs, and all other processes that a part has started.
         """
         if self._watchdog is not None:
             self._watchdog.kill()
@@ -236,7 +236,7 @@ class Processes:
 
 @contextmanager
 def _ignoring(*numbers: signal.Signals) -> Iterator[None]:
-    """Ignore signals for a while. Whoever is started later would inherit it."""
+    """Ignore signals inside the block. Processes that are started in it inherit this."""
     before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
     try:
         yield
@@ -247,7 +247,7 @@ def _ignoring(*numbers: signal.Signals) -> Iterator[None]:
 
 @contextmanager
 def terminating() -> Iterator[None]:
-    """Lets SIGTERM end the stack as Ctrl-C does."""
+    """Make SIGTERM end the stack as Ctrl-C does."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt

@@ -2,8 +2,8 @@
 
 A supervisor that is killed with SIGKILL cannot end what it started. So it starts a watchdog first
 and holds the write end of a pipe to it: the operating system closes the pipe when the supervisor
-dies. Every process of a stack carries the stack's token in its environment. That is how all of them
-are found, at any depth: Dagster's runs are grandchildren, and may have a session of their own.
+dies. Every process of a stack has the stack's token in its environment. The watchdog finds them by
+this token at any depth: Dagster's runs are grandchildren, and may have a session of their own.
 """
 
 import contextlib
@@ -19,9 +19,9 @@ import psutil
 TOKEN_VARIABLE = "GARDENER_STACK"  # noqa: S105 - a name
 """The environment variable that marks the processes of one stack."""
 TERM_SECONDS = 5.0
-"""How long processes may take to end after SIGTERM, before SIGKILL."""
+"""Seconds that processes have to end after SIGTERM, before SIGKILL."""
 QUIET_SECONDS = 0.3
-"""A stack has ended when no process was found for so long: a process that is between ``fork`` and
+"""A stack has ended if no process was found for so many seconds: a process between ``fork`` and
 ``exec`` does not have its own environment yet, and is not found."""
 _POLL_SECONDS = 0.05
 
@@ -49,7 +49,7 @@ class Watchdog:
             os.close(read_end)
 
     def close(self) -> None:
-        """Let it end what is left of the stack, and wait for that."""
+        """Make the watchdog end the remaining processes of the stack, and wait for its exit."""
         os.close(self._write_end)
         self._process.wait()
 
@@ -99,7 +99,7 @@ def _signal(processes: Iterable[psutil.Process], number: signal.Signals) -> None
 
 
 def main(token: str, pipe: int) -> None:
-    """Wait for the end of the supervisor, then end what it has left."""
+    """Wait until the supervisor has ended, then end the remaining processes of the stack."""
     while os.read(pipe, 1):  # nothing is ever written: it returns when the pipe is closed
         pass
     end_all(token, signal.SIGTERM, signal.SIGKILL)

@@ -1,7 +1,7 @@
 """Compares two versions of partitions: by the keys of their rows, and by columns. Changes nothing.
 
-One query reads all dates. BigQuery does not read a table at two points in time in one statement, so
-a past version is copied to a temporary table first, in a script:
+One query reads all dates. BigQuery cannot read a table at two points in time in one statement, so
+a script first copies a past version to a temporary table:
 https://cloud.google.com/bigquery/docs/reference/standard-sql/query-syntax#for_system_time_as_of
 """
 
@@ -33,25 +33,25 @@ from gardener_dagster.warehouse.results import (
 )
 
 EXAMPLES = 5
-"""How many differing rows are shown."""
+"""Maximum number of differing rows to show."""
 ALL_COLUMNS = "*"
 _ALWAYS_DIFFERENT = frozenset({"date", "parser"})
-"""Columns that `ALL_COLUMNS` leaves out: each parse writes another `parser`."""
+"""Columns that `ALL_COLUMNS` excludes; `parser` differs in each parse."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Two versions of some partitions of a source.
+    """Compares two versions of a source's partitions.
 
     Attributes:
         engine: runs the queries.
-        source: whose tables are compared.
-        key: the columns of its key.
-        before: the one version; only it may be a past one.
-        after: the other version.
+        source: the source whose tables are compared.
+        key: the columns of the source's key.
+        before: the version before; only this one may be a past one.
+        after: the version after.
         first: the first date.
         last: the last date.
-        run_id: becomes a label of the BigQuery jobs.
+        run_id: value of the label `run` of the BigQuery jobs.
     """
 
     engine: Engine
@@ -71,9 +71,9 @@ class Comparison:
 
         Raises:
             WarehouseError: a table is missing, or BigQuery failed.
-            ValueError: the key is not made of column names.
+            ValueError: a part of the key is not a column name.
         """
-        self._columns_of_tables  # noqa: B018 - both tables must be there
+        self._columns_of_tables  # noqa: B018 - raises if a table is missing
         sql = query("diff_keys", versions=self._versions(()), key_names=self._parts["key_names"])
         rows, job = self._select(sql, "keys")
         found = {row["date"]: KeyDiff(**row) for row in rows}
@@ -82,18 +82,18 @@ class Comparison:
     def columns(
         self, names: Sequence[str]
     ) -> tuple[list[ColumnDiff], list[DifferingRow], list[BqJob]]:
-        """Compare rows that both versions have by columns. Reads these columns.
+        """Compare, by columns, the rows that both versions have. Reads the key and these columns.
 
         Args:
-            names: columns, or fields of records like `a.MeanThroughputMbps`; `ALL_COLUMNS` stands
-                for all that both tables have.
+            names: columns, or fields of records like `a.MeanThroughputMbps`; `ALL_COLUMNS`: all
+                columns that both tables have, except the key, `date` and `parser`.
 
         Returns:
             A difference for each date, a few rows that differ, and the queries' jobs.
 
         Raises:
             WarehouseError: a table or a column is missing, or BigQuery failed.
-            ValueError: a name is not one of a column.
+            ValueError: a name is not a valid column name, or there is no column to compare.
         """
         names = self._named(names)
         differ = [f"before_{i} != after_{i}" for i in range(len(names))]
@@ -213,7 +213,7 @@ class Comparison:
         return self._select(sql, part)
 
     def _versions(self, names: Sequence[str]) -> str:
-        """The beginning of a query that makes `before_version` and `after_version`."""
+        """Return the start of a query: the definitions of `before_version` and `after_version`."""
         before, after = (self._version(version, names) for version in (self.before, self.after))
         if self.before.as_of is None:
             return f"WITH before_version AS (\n{before}\n),\nafter_version AS (\n{after}\n),"

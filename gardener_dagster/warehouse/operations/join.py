@@ -19,7 +19,7 @@ class Joiner:
         self._engine, self._tables, self._survey = engine, tables, survey
 
     def join(self, step: Step, *, annotations_known_empty: bool, may_empty: bool) -> JoinResult:
-        """Replaces the joined partition by raw's rows with their annotations."""
+        """Replace the joined partition with the raw rows and their annotations."""
         tables, date = step.tables, step.ctx.date
         raw, joined = tables.raw_partition(date), step.partition
         annotations = tables.annotations_partition(date)
@@ -84,7 +84,7 @@ class Joiner:
     def _ensure_tables(self, step: Step) -> None:
         tables, date = step.tables, step.ctx.date
         annotations = tables.annotations_partition(date).table_id
-        # Missing where no annotation was ever parsed: the columns must be there all the same.
+        # The query needs the annotations' columns, even if no annotation was ever parsed.
         of_annotations = self._tables.ensure(step, annotations, schema_of(tables.annotations))
         of_raw = self._tables.schema(step, tables.raw_partition(date).table_id)
         self._tables.ensure(step, step.partition.table_id, joined_schema(of_annotations, of_raw))

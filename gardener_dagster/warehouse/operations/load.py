@@ -29,11 +29,11 @@ _log = logging.getLogger(__name__)
 SchemaUpdate = Literal["error", "add"]
 
 _ROUNDS = 20
-"""Columns are added and the load tried again so often: each time all columns of one object."""
+"""Maximum tries of a load. After each failed one, all new columns of one object are added."""
 
 _SCRATCH_LIFE = dt.timedelta(days=1)
 
-_WHENCE: list[Field] = [
+_ORIGIN_SCHEMA: list[Field] = [
     {"name": "date", "type": "DATE"},
     {"name": "parser", "type": "RECORD", "fields": [{"name": "ArchiveURL", "type": "STRING"}]},
 ]
@@ -54,7 +54,7 @@ class Loader:
         self._schema_update = schema_update
 
     def ensure_tables(self, step: Step) -> None:
-        """Makes the source's tmp and raw tables where missing, and gives both the same columns."""
+        """Create the source's tmp and raw tables if missing, and give both the same columns."""
         tables = step.tables
         tmp, raw = (
             partition(step.ctx.date).table_id
@@ -63,10 +63,10 @@ class Loader:
         of_raw = self._tables.ensure(step, raw, schema_of(tables.datatype))
         of_both = self._tables.ensure(step, tmp, of_raw)
         if merge(of_raw, of_both)[1]:
-            self._tables.add_fields(step, raw, of_both)  # or a copy would be refused
+            self._tables.add_fields(step, raw, of_both)  # otherwise BigQuery refuses a copy
 
     def load(self, step: Step, source: LoadSource) -> LoadResult:
-        """Replaces the tmp partition by the rows of the source's objects."""
+        """Replace the tmp partition with the rows of the source's objects."""
         if len(source.uris) > MAXIMUM_URIS:
             raise TooManyObjects(
                 f"the {source.objects:,} objects of this parse need {len(source.uris):,} URIs, as"
@@ -130,14 +130,14 @@ class Loader:
         *,
         part: str = "",
     ) -> tuple[bigquery.LoadJob, BqJob]:
-        """Run the load job; where the data has new fields and may, add them and run it again.
+        """Run the load job; if the data has new fields that may be added, add them and rerun it.
 
         Args:
-            step: whose partition is replaced.
-            source: for errors, and the version of its objects.
-            uris: what to load.
-            added: gets the columns that were added.
-            part: of the job's id.
+            step: the load; its partition is replaced.
+            source: named in errors; its version becomes the job's label `inputs`.
+            uris: the URIs to load.
+            added: the added columns are appended to it.
+            part: part of the job's id.
         """
         begin = self._begin(step, uris, inputs=source.version)
         for attempt in range(_ROUNDS):
@@ -206,7 +206,7 @@ class Loader:
         return begin
 
     def _learn_fields(self, step: Step, error: BigQueryFailure) -> tuple[str, ...]:
-        """Adds to all tables of the source the columns of the object that BigQuery blames."""
+        """Add the columns of the object that BigQuery names to all tables of the source."""
         field, url, datatype = error.failure.new_field, error.failure.object, step.tables.datatype
         if self._schema_update == "error" and is_known(datatype):
             raise NewField(
@@ -217,7 +217,7 @@ class Loader:
                 cause=error,
             ) from error
         if has_field(self._tables.schema(step, step.partition.table_id), field):
-            return ()  # an earlier try of this very load added it
+            return ()  # an earlier try of this load added it
         found = self._detect(step, url) if url else []
         added: tuple[str, ...] = ()
         for partition in (step.tables.tmp_partition, step.tables.raw_partition):
@@ -238,7 +238,7 @@ class Loader:
         return added
 
     def _scratch(self, step: Step) -> tuple[str, str]:
-        """A table and a part of a job id that nothing else has: for a look at data."""
+        """Return a unique id for a scratch table, and a unique part for its job ids."""
         token = uuid.uuid4().hex[:12]
         return f"{step.partition.table_id}_look_{token}", f"look-{token}"
 
@@ -252,10 +252,12 @@ class Loader:
             self._tables.delete(step, table_id)
 
     def _raise_wrong_date(self, step: Step, source: LoadSource, error: BigQueryFailure) -> None:
-        """Counts the rows of another date; BigQuery says neither how many nor where."""
+        """Count the rows of another date and raise `WrongDate`; BigQuery reports no count."""
         table_id, part = self._scratch(step)
         try:
-            self._tables.make_scratch(step, table_id, _WHENCE, expires=self._now() + _SCRATCH_LIFE)
+            self._tables.make_scratch(
+                step, table_id, _ORIGIN_SCHEMA, expires=self._now() + _SCRATCH_LIFE
+            )
             try:
                 self._engine.run(
                     step, self._begin(step, source.uris, table_id, ignore_unknown_values=True), part
@@ -270,7 +272,7 @@ class Loader:
                 self._tables.delete(step, table_id)
         except WarehouseError as second:
             error.add_note(f"The rows could not be counted: {second}")
-            return  # what BigQuery said first matters more
+            return  # the caller raises the original error
         output_bucket = source.uris[0].removeprefix("gs://").split("/")[0]
         archive = row["archive"] or "an unnamed archive"
         dates = [f"{row['first_date']} to {row['last_date']}"] if row["first_date"] else []

@@ -32,7 +32,7 @@ class Survey:
     def count_rows(
         self, tables: SourceTables, partitions: Sequence[Partition], ctx: JobContext
     ) -> list[int]:
-        """How many rows each partition has; 0 where it is missing. Reads the date at most."""
+        """Count the rows of each partition; 0 if it is missing. Reads the date column at most."""
         step = self._step(tables, partitions[0], ctx)
         names = {partition.table_id for partition in partitions}
         known = {name for name in sorted(names) if self._tables.get(step, name) is not None}
@@ -51,10 +51,10 @@ class Survey:
     def count_keys(
         self, tables: SourceTables, partition: Partition, key: Sequence[str], ctx: JobContext
     ) -> KeyCount:
-        """How unique the keys of a partition are. Reads the key's columns.
+        """Count the rows, missing keys and duplicates of a partition. Reads the key's columns.
 
         Raises:
-            ValueError: the key is not made of column names.
+            ValueError: a part of the key is not a column name.
         """
         step, parts = self._step(tables, partition, ctx), key_parts(key)
         sql = query(
@@ -77,11 +77,11 @@ class Survey:
         """Compare the tmp partition with the published raw one. Reads the key's columns.
 
         Args:
-            step: what this is a part of.
+            step: the step that the query belongs to.
             key: columns, or fields of records.
 
         Raises:
-            ValueError: the key is not made of column names.
+            ValueError: a part of the key is not a column name.
         """
         tables, date = step.tables, step.ctx.date
         tmp, raw = tables.tmp_partition(date), tables.raw_partition(date)
@@ -104,7 +104,7 @@ class Survey:
         return KeyComparison(rows=row.pop("row_count"), **row, bq_jobs=(done,))
 
     def count_annotated(self, tables: SourceTables, ctx: JobContext) -> AnnotationCount:
-        """How many rows a join would annotate. Reads the ids of raw and of the annotations."""
+        """Count the rows that a join would annotate. Reads the ids of raw and annotations."""
         raw, joined = tables.raw_partition(ctx.date), tables.joined_partition(ctx.date)
         annotations = tables.annotations_partition(ctx.date)
         step = self._step(tables, raw, ctx)
@@ -124,7 +124,7 @@ class Survey:
     def origins(
         self, tables: SourceTables, partition: Partition, ctx: JobContext
     ) -> tuple[Origin, ...]:
-        """Which archives and parser versions the partition's rows come from."""
+        """Count the partition's rows by archive and parser version."""
         rows, _ = self._engine.select(
             self._step(tables, partition, ctx),
             query("origins", table=self._quoted(partition)),
@@ -141,7 +141,7 @@ class Survey:
     def tmp_partitions(
         self, tables: SourceTables, ctx: JobContext, *, untouched_since: dt.datetime
     ) -> tuple[TmpPartition, ...]:
-        """The source's tmp partitions that nobody has written to since a time."""
+        """Return the source's tmp partitions that were last modified before a time."""
         partition = tables.tmp_partition(ctx.date)
         step = self._step(tables, partition, ctx)
         if self._tables.get(step, partition.table_id) is None:

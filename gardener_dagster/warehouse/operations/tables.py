@@ -25,7 +25,7 @@ class Tables:
         self._client = engine.client
 
     def get(self, step: Step, table_id: str) -> bigquery.Table | None:
-        """The table, or None where it, or its dataset, is missing."""
+        """Return the table, or None if it or its dataset is missing."""
         reference = self._engine.reference(table_id)
         try:
             return self._engine.call(
@@ -37,14 +37,15 @@ class Tables:
             raise
 
     def schema(self, step: Step, table_id: str) -> list[Field]:
-        """The table's columns; none where it is missing."""
+        """Return the table's columns; none if it is missing."""
         table = self.get(step, table_id)
         return fields_of(table) if table else []
 
     def ensure(self, step: Step, table_id: str, schema: Sequence[Field]) -> list[Field]:
-        """Makes the table and its dataset where they are missing; else adds the columns it lacks.
+        """Create the table and its dataset if they are missing; else add the columns it lacks.
 
-        The table is partitioned by day on `date` and a query without a filter on it is refused.
+        The table is partitioned by day on `date`, and BigQuery refuses a query without a filter on
+        `date`.
 
         Returns:
             All its columns.
@@ -83,13 +84,12 @@ class Tables:
         return made
 
     def add_fields(self, step: Step, table_id: str, schema: Sequence[Field]) -> tuple[str, ...]:
-        """Adds to a table that exists the columns it lacks.
+        """Add the columns that an existing table lacks.
 
-        Nothing is sent where it lacks none: BigQuery allows 5 changes of a table's metadata in 10
-        seconds.
+        If it lacks none, no request is sent: BigQuery allows 5 metadata updates per table in 10 s.
 
         Returns:
-            What was added, as `path TYPE`.
+            The added fields, as `path TYPE`.
         """
         for tries in range(_UPDATE_TRIES):
             table = self.get(step, table_id)
@@ -102,7 +102,7 @@ class Tables:
             try:
                 self._update(step, table, ["schema"])
             except BigQueryFailure as error:
-                # Somebody else changed the table since it was read: read it again.
+                # The table was changed after it was read: read it again.
                 if error.failure.code != PreconditionFailed.code or tries == _UPDATE_TRIES - 1:
                     raise
                 continue
@@ -120,7 +120,7 @@ class Tables:
     def make_scratch(
         self, step: Step, table_id: str, schema: Sequence[Field], *, expires: dt.datetime
     ) -> None:
-        """Makes an unpartitioned table for a look at data; BigQuery removes it when it expires."""
+        """Create an unpartitioned scratch table; BigQuery deletes it when it expires."""
         table = bigquery.Table(
             self._engine.reference(table_id),
             schema=[bigquery.SchemaField.from_api_repr(f) for f in schema],
@@ -133,10 +133,10 @@ class Tables:
         )
 
     def delete(self, step: Step, table_id: str) -> bool:
-        """Deletes a table or, with a `$YYYYMMDD`, a partition; gone already is fine.
+        """Delete a table or, with a `$YYYYMMDD`, a partition; a missing one is no error.
 
         Returns:
-            Whether it was there.
+            Whether it existed.
         """
         reference = self._engine.reference(table_id)
         try:
@@ -152,14 +152,14 @@ class Tables:
         return True
 
     def delete_partition(self, step: Step, partition: Partition) -> bool:
-        """Deletes a partition; gone already is fine.
+        """Delete a partition; a missing one is no error.
 
         Returns:
-            Whether it was there, as far as BigQuery says.
+            Whether it existed, as reported by BigQuery.
         """
         return self.delete(step, partition.id)
 
 
 def fields_of(table: bigquery.Table) -> list[Field]:
-    """The table's columns in BigQuery's own JSON."""
+    """Return the table's columns in BigQuery's own JSON."""
     return [field.to_api_repr() for field in table.schema]

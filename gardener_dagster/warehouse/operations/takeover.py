@@ -14,25 +14,25 @@ _log = logging.getLogger(__name__)
 def cancel_unfinished(
     engine: Engine, tables: SourceTables, ctx: JobContext, *, run_id: str
 ) -> list[str]:
-    """Cancel what a run left unfinished on a date of a source, and wait for its end.
+    """Cancel a run's unfinished BigQuery jobs on a date of a source, and wait for their end.
 
     Args:
-        engine: runs the jobs.
-        tables: the source's.
-        ctx: whose work follows. Jobs of its seed are left: that work waits for them and uses them.
-        run_id: the Dagster run that is gone.
+        engine: cancels the jobs.
+        tables: tables of the source.
+        ctx: context of the next work. Jobs with its seed are not cancelled: that work uses them.
+        run_id: the dead Dagster run.
 
     Returns:
         The ids of the jobs that were cancelled.
 
     Raises:
         BigQueryFailure: BigQuery refused to list the jobs.
-        RetriesExhausted: it kept failing.
+        RetriesExhausted: a transient error outlasted all retries.
     """
     partition = tables.tmp_partition(ctx.date)
     step = Step(operation="takeover", tables=tables, ctx=ctx, partition=partition)
     of_run = replace(step, ctx=replace(ctx, run_id=run_id)).labels
-    del of_run["operation"]  # whichever it was
+    del of_run["operation"]  # of any operation
 
     def unfinished(options: dict[str, Any]) -> list[AnyJob]:
         states = ("pending", "running")

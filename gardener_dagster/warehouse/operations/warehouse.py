@@ -1,8 +1,8 @@
 """The five table operations of one source on one date, in the order a job goes through them.
 
-Each may be repeated at any time, by the same run or another one. What an operation must know is
-read from the tables themselves, so a repeat does the right thing whatever was done before it; a
-BigQuery job of the same work that still runs is waited for.
+Each operation is idempotent and may be repeated at any time, by the same run or another one. It
+reads the state that it depends on from the tables. If a BigQuery job of the same work is still
+running, the repeat waits for it.
 """
 
 import datetime as dt
@@ -47,17 +47,17 @@ class Warehouse:
     """The table operations, through one client.
 
     Attributes:
-        survey: looks at partitions.
+        survey: read-only queries over partitions.
 
     Args:
-        client: one a process.
+        client: the BigQuery client; one per process.
         settings: project, location, priority, limits, retries.
-        tmp_expiration: a tmp partition that was not written for so long is deleted.
-        schema_update: what a field in the data that the tables lack is: an error, or added to the
+        tmp_expiration: time since the last write after which a tmp partition is deleted.
+        schema_update: "error": a field that the tables lack is an error; "add": it is added to the
             tables.
-        now: the time, aware.
-        sleep: waits so many seconds.
-        clock: seconds that only go forward.
+        now: returns the current time, aware.
+        sleep: sleeps for the given seconds.
+        clock: monotonic clock, in seconds.
     """
 
     def __init__(
@@ -79,18 +79,18 @@ class Warehouse:
         self._tmp_expiration, self._now = tmp_expiration, now
 
     def ensure_tables(self, tables: SourceTables, ctx: JobContext) -> None:
-        """Makes the source's tmp and raw tables, and their datasets, where they are missing."""
+        """Create the source's tmp and raw tables, and their datasets, if they are missing."""
         self._loader.ensure_tables(
             self._step("ensure", tables, ctx, tables.tmp_partition(ctx.date))
         )
 
     def load(self, tables: SourceTables, source: LoadSource, ctx: JobContext) -> LoadResult:
-        """Replaces the tmp partition by the rows of the parse's objects; without any it is empty.
+        """Replace the tmp partition with the rows of the parse's objects; without any, delete it.
 
         Raises:
-            NewField: a row has a field that the tables lack, and it is not to be added.
+            NewField: a row has a field that the tables lack, and it was not added.
             WrongDate: rows are of another date.
-            TooManyObjects: BigQuery cannot be told what to load.
+            TooManyObjects: the objects need more URIs than one load job accepts.
             WarehouseError: BigQuery failed.
         """
         return self._loader.load(
@@ -98,7 +98,7 @@ class Warehouse:
         )
 
     def cancel_unfinished(self, tables: SourceTables, ctx: JobContext, *, run_id: str) -> None:
-        """Cancel what a run that is gone left unfinished, see `takeover`.
+        """Cancel the unfinished BigQuery jobs of a dead run, see `takeover`.
 
         Raises:
             WarehouseError: BigQuery failed.
@@ -106,19 +106,19 @@ class Warehouse:
         cancel_unfinished(self._engine, tables, ctx, run_id=run_id)
 
     def dedup(self, tables: SourceTables, key: Sequence[str], ctx: JobContext) -> DedupResult:
-        """Leaves one row per key in the tmp partition: the newest, ties always broken the same way.
+        """Keep only the newest row per key in the tmp partition; break ties deterministically.
 
-        A query over the key's columns comes first. It compares them with the published ones, too:
-        audits decide by that whether the rows are published. Only where it finds duplicates is the
-        partition rewritten, in one job, and compared again.
+        A query first counts duplicates and compares the keys with the published ones, for the
+        audits that decide whether the rows are published. If there are duplicates, one job
+        rewrites the partition, and the query runs again.
 
         Args:
-            tables: the source's.
+            tables: tables of the source.
             key: columns, or fields of records like `parser.Filename`.
-            ctx: whose work it is.
+            ctx: context of the work.
 
         Raises:
-            ValueError: the key is not made of column names.
+            ValueError: a part of the key is not a column name.
             WarehouseError: BigQuery failed.
         """
         step = self._step("dedup", tables, ctx, tables.tmp_partition(ctx.date))
@@ -158,22 +158,22 @@ class Warehouse:
         already_copied: bool = False,
         rows_loaded: int | None = None,
     ) -> CopyResult:
-        """Replace the raw partition by the tmp partition, with a copy job: free, and atomic.
+        """Replace the raw partition with the tmp partition by a copy job, which is free and atomic.
 
-        An empty tmp partition is copied only where raw has nothing to lose, or may lose it. Where
-        tmp is empty because its rows are in raw already, raw stays as it is.
+        If tmp is empty, raw is emptied only if `may_empty` is set. If tmp is empty because its rows
+        were already copied, raw is not changed.
 
         Args:
-            tables: the source's.
-            ctx: whose work it is.
-            parse_had_no_files: the archive bucket has none for the date.
+            tables: tables of the source.
+            ctx: context of the work.
+            parse_had_no_files: the archive bucket has no archives of the date.
             may_empty: raw may lose all its rows.
-            already_copied: a copy of this parse's rows is known to have succeeded, in any run. One
-                of the same seed is found without it.
-            rows_loaded: rows that the load of this parse put into tmp; None: not known.
+            already_copied: a copy of this parse's rows has succeeded in some run. A copy with the
+                same seed is found without this argument.
+            rows_loaded: rows that the load of this parse wrote to tmp; None: not known.
 
         Raises:
-            RefusedCopy: tmp has no rows, and nothing says that this is right.
+            RefusedCopy: tmp has no rows, but rows were loaded, or raw must not be emptied.
             WarehouseError: BigQuery failed.
         """
         tmp, raw = tables.tmp_partition(ctx.date), tables.raw_partition(ctx.date)
@@ -252,7 +252,7 @@ class Warehouse:
         )
 
     def delete(self, tables: SourceTables, ctx: JobContext) -> DeleteResult:
-        """Deletes the tmp partition; gone already is fine."""
+        """Delete the tmp partition; a missing one is no error."""
         step = self._step("delete", tables, ctx, tables.tmp_partition(ctx.date))
         existed = self._tables.delete_partition(step, step.partition)
         return DeleteResult(
@@ -267,20 +267,20 @@ class Warehouse:
         annotations_known_empty: bool,
         may_empty: bool = False,
     ) -> JoinResult:
-        """Replaces the joined partition by the raw one's rows, each with its annotation.
+        """Replace the joined partition with the raw rows, each with its annotation if it has one.
 
         Args:
-            tables: the source's; it must have a `joined` dataset.
-            ctx: whose work it is.
-            annotations_known_empty: the parse of the date's annotations had no files, so that there
-                are none is right.
-            may_empty: the joined partition may lose all its rows where raw has none.
+            tables: tables of the source, which must have a `joined` dataset.
+            ctx: context of the work.
+            annotations_known_empty: the parse of the date's annotations had no files, so missing
+                annotations are no error.
+            may_empty: the joined partition may lose all its rows if raw has none.
 
         Raises:
-            AnnotationsMissing: the annotations of the date were never made.
-            RefusedJoin: raw has no rows (any more) but the joined partition does.
-            WrongRowCount: the joined partition has not the rows of raw, because raw was replaced
-                meanwhile.
+            AnnotationsMissing: the annotations of the date have not been made.
+            RefusedJoin: raw has no rows, and the joined partition must not be emptied.
+            WrongRowCount: the joined partition has more or fewer rows than raw, because raw was
+                replaced during the join.
             WarehouseError: BigQuery failed.
         """
         step = self._step("join", tables, ctx, tables.joined_partition(ctx.date))
@@ -289,14 +289,14 @@ class Warehouse:
         )
 
     def expire_tmp(self, tables: SourceTables, ctx: JobContext) -> tuple[TmpPartition, ...]:
-        """Deletes tmp partitions unwritten to for `tmp_expiration`: what failed runs left behind.
+        """Delete tmp partitions of failed runs, which were not written for `tmp_expiration`.
 
-        BigQuery's own partition expiration would not do: it counts from the partition's date, not
-        from its last change, so the tmp partition of an old date would be gone once it is loaded.
+        BigQuery's own partition expiration does not work here: it counts from the partition's date,
+        not from its last change, so the tmp partition of an old date would expire immediately.
         https://cloud.google.com/bigquery/docs/managing-partitioned-tables#partition-expiration
 
         Returns:
-            What was deleted.
+            The deleted partitions.
         """
         old = self.survey.tmp_partitions(
             tables, ctx, untouched_since=self._now() - self._tmp_expiration
@@ -307,7 +307,7 @@ class Warehouse:
         return old
 
     def table_url(self, partition: Partition) -> str:
-        """The page of the partition's table in the Google Cloud console."""
+        """Return the URL of the page of the partition's table in the Google Cloud console."""
         return table_url(self._engine.project, partition.table_id)
 
     @staticmethod

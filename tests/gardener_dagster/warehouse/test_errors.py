@@ -60,7 +60,7 @@ def test_the_object_is_read_from_location_or_message(
         Failure(reason="invalidQuery", message="would affect rows in the streaming buffer"),
     ],
 )
-def test_what_passes_by_itself(failure: Failure) -> None:
+def test_what_is_transient(failure: Failure) -> None:
     assert failure.transient
 
 

@@ -19,7 +19,7 @@ from gardener_api.jobs.job import (
     JobState,
 )
 
-_ENDINGS = {LEASE_EXPIRED: "its lease ended", PARSE_ERROR: "its parser gave it up"}
+_ENDINGS = {LEASE_EXPIRED: "its lease ended", PARSE_ERROR: "its parser reported an error"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

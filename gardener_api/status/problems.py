@@ -249,7 +249,7 @@ def _lost(config: GardenerConfig, snapshot: Snapshot, now: dt.datetime) -> Itera
         some = [attempt for attempt in lost if attempt.name == name]
         newest = max(some, key=lambda attempt: attempt.at)
         jobs = {(a.number, a.date, a.source): None for a in some}
-        how = "its lease ended" if name == LEASE_EXPIRED else "the parser gave it up"
+        how = "its lease ended" if name == LEASE_EXPIRED else "the parser reported an error"
         yield Problem(
             title=(
                 f"{len(some)} {'attempt' if len(some) == 1 else 'attempts'} lost since"

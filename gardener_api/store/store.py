@@ -182,7 +182,7 @@ class JobStore(JobQueries):
         with self._writer.begin() as connection:
             jobs = locked(connection, queued)
             withdraw_requests(connection, run_id, by, now)
-            changes = withdraw_unwanted(connection, jobs, f"taken back by {by}", now)
+            changes = withdraw_unwanted(connection, jobs, f"withdrawn by {by}", now)
             save_jobs(connection, changes)
         job_log.tell(changes)
         return [change.job for change in changes]
@@ -317,7 +317,7 @@ class JobStore(JobQueries):
                 jobs[request.key] = job
                 continue
             if job and job.state in OPEN:
-                changes.append(moves.withdraw(job, "its key was asked for again", now=now))
+                changes.append(moves.withdraw(job, "its key was requested again", now=now))
             made.append(moves.new_job(request, job.generation + 1 if job else 1, now=now))
         save_jobs(connection, changes)
         if raised:
@@ -377,7 +377,7 @@ class JobStore(JobQueries):
     ) -> list[Change]:
         """Return changes that withdraw requeued jobs without an active request."""
         queued = [change.job for change in changes if change.job.state is JobState.QUEUED]
-        return withdraw_unwanted(connection, queued, "nobody wants it any more", now)
+        return withdraw_unwanted(connection, queued, "no request for it is left", now)
 
     def _tables(self, key: JobKey, step: Callable[[Job], Change | None]) -> Job | None:
         def work(connection: Connection) -> Change | None:

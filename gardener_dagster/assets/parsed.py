@@ -368,7 +368,7 @@ def _failure(outcome: Outcome) -> str:
     job, request = outcome.job, outcome.request
     advice = "see whether the date is still wanted"
     if request.withdrawn is not None:
-        why = f"taken back by {request.withdrawn_by or 'somebody who left no name'}"
+        why = f"withdrawn by {request.withdrawn_by or 'an unknown requester'}"
     elif job.state is JobState.WITHDRAWN:
         why = f"withdrawn: {job.detail}"
     elif job.parsed is None:

@@ -157,7 +157,7 @@ def test_d25_terminating_one_run_of_a_backfill_leaves_the_jobs_of_the_others(sto
     assert story.after_cancel[NINTH] == story.asked[NINTH]
     for date in (FIRST, SECOND):
         job = story.after_cancel[date]
-        assert job.detail == f"taken back by a person, who cancelled Dagster run {story.cancelled}"
+        assert job.detail == f"withdrawn by a person, who cancelled Dagster run {story.cancelled}"
 
 
 def test_d25_the_other_runs_date_arrives(story: Story, stack: StackClient) -> None:

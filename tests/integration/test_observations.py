@@ -131,7 +131,7 @@ def test_observations_of_a_time_when_the_webserver_was_down_arrive_in_order(
         said = observed(instance, "2024-03-01")
         assert said[:3] == [
             "Attempt 1 handed out to parser 127.0.0.1",
-            "Attempt 1 lost: its parser gave it up",
+            "Attempt 1 lost: its parser reported an error",
             "Attempt 2 handed out to parser 127.0.0.1",
         ]
         until(

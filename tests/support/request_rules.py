@@ -38,7 +38,7 @@ class RequestRules(RuleBasedStateMachine):
             if wish and wish.run_id == run_id and not wish.withdrawn:
                 wish.withdrawn, wish.withdrawn_by = True, by
                 if job.state == "queued" and not job.wanted:
-                    job.enter("withdrawn", f"taken back by {by}")
+                    job.enter("withdrawn", f"withdrawn by {by}")
                     over.append(job.id)
         assert sorted(job.id for job in withdrawn) == sorted(over)
 

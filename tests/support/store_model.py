@@ -73,7 +73,7 @@ class Model:
             self.parser, self.handed_out = "", False
             self.enter("queued")
             if not self.wanted:
-                self.enter("withdrawn", "nobody wants it any more")
+                self.enter("withdrawn", "no request for it is left")
 
 
 def described(job: Job) -> dict[str, Any]:

@@ -58,7 +58,7 @@ def test_a_lease_ends(held: Job, now: dt.datetime) -> None:
 
 def test_a_parser_gives_up(held: Job, now: dt.datetime) -> None:
     observation = one(apply_report(held, Error(held.id, "disk full"), policy=POLICY, now=now))
-    assert observation.description == "Attempt 1 lost: its parser gave it up"
+    assert observation.description == "Attempt 1 lost: its parser reported an error"
     assert observation.metadata["reason"] == "disk full"
 
 
@@ -66,7 +66,7 @@ def test_the_last_attempt_fails(held: Job, now: dt.datetime) -> None:
     change = apply_report(held, Error(held.id, "disk full"), policy=LAST, now=now)
     assert isinstance(change, Change)
     lost, failed = observations([change])
-    assert lost.description == "Attempt 1 lost: its parser gave it up"
+    assert lost.description == "Attempt 1 lost: its parser reported an error"
     assert failed.description == "Parse failed in attempt 1, the last one"
     assert failed.metadata["reason"] == "disk full"
 

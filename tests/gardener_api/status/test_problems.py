@@ -175,7 +175,10 @@ class TestParsers:
         leases, errors = problems(config, everything, lost=attempts)
         assert leases.title == "2 attempts lost since 2024-03-19 14:00 UTC: its lease ended"
         assert leases.about == "2024-03-20 13:00 UTC: leaseExpired 1:00:00"
-        assert errors.title == "1 attempt lost since 2024-03-19 14:00 UTC: the parser gave it up"
+        assert (
+            errors.title
+            == "1 attempt lost since 2024-03-19 14:00 UTC: the parser reported an error"
+        )
         assert [(job.number, job.label) for job in leases.jobs] == [(3, "ndt/ndt7 2024-03-01")]
 
 

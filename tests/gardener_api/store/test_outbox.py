@@ -40,10 +40,10 @@ def test_what_happens_at_parsers_is_kept_in_order(
     assert said(observed.outbox) == [
         ("2024-03-01", "Attempt 1 handed out to parser a"),
         ("2024-03-02", "Attempt 1 handed out to parser a"),
-        ("2024-03-02", "Attempt 1 lost: its parser gave it up"),
+        ("2024-03-02", "Attempt 1 lost: its parser reported an error"),
         ("2024-03-01", "Attempt 1 lost: its lease ended"),
         ("2024-03-01", "Attempt 2 handed out to parser b"),
-        ("2024-03-01", "Attempt 2 lost: its parser gave it up"),
+        ("2024-03-01", "Attempt 2 lost: its parser reported an error"),
         ("2024-03-01", "Parse failed in attempt 2, the last one"),
     ]
     backlog = observed.outbox.backlog()

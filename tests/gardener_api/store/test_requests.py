@@ -213,7 +213,7 @@ class TestWithdraw:
         assert store.waiting("run:a") == {}
         assert store.waiting("run:b") == {JobState.QUEUED: 1}
         [withdrawn] = store.jobs(states={JobState.WITHDRAWN}, limit=10)
-        assert (withdrawn.number, withdrawn.detail) == (mine.number, "taken back by x")
+        assert (withdrawn.number, withdrawn.detail) == (mine.number, "withdrawn by x")
         assert [job.number for job in store.withdraw("b", by="x", now=now)] == [shared.number]
 
     def test_not_what_a_parser_holds(

@@ -118,7 +118,7 @@ class Machine(RequestRules):
         )
         if job is None or not joins:
             if job is not None and job.state not in ENDED:
-                job.enter("withdrawn", "its key was asked for again")
+                job.enter("withdrawn", "its key was requested again")
             generation = job.generation + 1 if job else 1
             job = Model(key, generation, priority, "queued")
             if archives == 0:

@@ -149,7 +149,7 @@ def test_d25_a_request_that_is_taken_back_from_outside_is_a_failure_that_names_w
         result = run_parse(defs, instance, [NDT7], DAYS[0], DAYS[1])
     assert not result.success
     [first, *_] = failure_of(result).splitlines()
-    assert "2 jobs failed: archive-mlab/ndt/ndt7/20240301: taken back by an operator's" in first
+    assert "2 jobs failed: archive-mlab/ndt/ndt7/20240301: withdrawn by an operator's" in first
 
 
 @pytest.mark.usefixtures("archives")

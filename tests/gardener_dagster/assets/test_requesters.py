@@ -108,7 +108,7 @@ class TestWithdrawCancelled:
         self.ask(store, cancelled, failed, waiting)
         [job] = withdraw_cancelled(instance, store, now=NOW)
         assert (job.key.date, job.state) == (DAY, JobState.WITHDRAWN)
-        assert job.detail == f"taken back by a person, who cancelled Dagster run {dg_id(1)}"
+        assert job.detail == f"withdrawn by a person, who cancelled Dagster run {dg_id(1)}"
         assert withdraw_cancelled(instance, store, now=NOW) == []
         assert store.counts() == {JobState.WITHDRAWN: 1, JobState.QUEUED: 2}
 

@@ -25,10 +25,10 @@ class BigQueryError(Exception):
     """An error that is the answer to a call or the result of a job.
 
     Attributes:
-        reason: BigQuery's reason, one word.
-        message: text for people.
+        reason: BigQuery's error reason, like ``notFound``.
+        message: human-readable text.
         location: the column, object or parameter that the error is about; may be empty.
-        code: HTTP status, where the error is the answer to a call.
+        code: HTTP status, used if the error answers a call.
         details: further entries of a failed job's ``errors``.
     """
 
@@ -92,7 +92,7 @@ def duplicate(kind: str, name: object) -> BigQueryError:
 
 
 def not_implemented(feature: str) -> BigQueryError:
-    """Make the error of a feature that BigQuery has and this server lacks."""
+    """Make the error of a BigQuery feature that this server lacks."""
     return BigQueryError(
         "notImplemented", f"Not implemented by the local BigQuery: {feature} (see docs/design.md)"
     )
@@ -104,7 +104,7 @@ def refuse_keys(body: Mapping[str, Any], keys: Sequence[str], where: str) -> Non
     Args:
         body: the resource.
         keys: names of unsupported properties.
-        where: names the resource in the error.
+        where: the resource's name in the error.
 
     Raises:
         BigQueryError: a property is set.

@@ -10,12 +10,12 @@ A fault applies to HTTP calls, or to jobs when they are inserted:
 
 ``action`` is one of
 
-- ``error``: the call is answered with ``status``, ``reason`` and ``message``; nothing is done.
-- ``delay``: the call waits for ``seconds`` before it is handled; a job stays PENDING for so long.
+- ``error``: the call fails with ``status``, ``reason`` and ``message``, and has no effect.
+- ``delay``: the call is handled after ``seconds``; a job stays PENDING for ``seconds``.
 - ``job_error``: the job is accepted, does nothing, and fails with ``reason`` and ``message``.
 - ``hang``: the job is accepted and stays RUNNING until it is cancelled.
 
-``times`` is how often the fault happens (default 1).
+``times`` is the number of times that the fault is applied (default 1).
 """
 
 import asyncio
@@ -81,7 +81,7 @@ class Fault:
 
 
 class Faults:
-    """The faults that are left; thread-safe."""
+    """The faults of a server; thread-safe."""
 
     def __init__(self) -> None:
         self._faults: list[Fault] = []
@@ -98,7 +98,7 @@ class Faults:
             self._faults.clear()
 
     def of_call(self, method: str, path: str) -> Fault | None:
-        """Find the fault of an HTTP call, and count it."""
+        """Return the first fault that matches an HTTP call, and decrement its ``times``."""
         return self._take(
             lambda fault: (
                 not fault.of_jobs
@@ -108,7 +108,7 @@ class Faults:
         )
 
     def of_job(self, body: Mapping[str, Any]) -> Fault | None:
-        """Find the fault of a job that is being inserted, and count it.
+        """Return the first fault that matches an inserted job, and decrement its ``times``.
 
         Args:
             body: the ``Job`` resource.

@@ -28,7 +28,7 @@ from gardener_dagster.local.bigquery.rest.job_routes import JobRoutes
 
 
 def utc_now() -> dt.datetime:
-    """Return the current time, aware."""
+    """Return the current time in UTC, timezone-aware."""
     return dt.datetime.now(dt.UTC)
 
 
@@ -39,11 +39,11 @@ def create_app(
     faults: bool = False,
     storage_url: str = "",
 ) -> ASGIApp:
-    """Build a server on a data folder. It uses the folder until its lifespan ends.
+    """Build a server on a data folder. It locks the folder until its ASGI lifespan ends.
 
     Args:
         data: folder that holds all data.
-        now: returns the current time, aware.
+        now: function that returns the current time, timezone-aware.
         faults: whether to accept faults at ``/faults``.
         storage_url: URL of a Cloud Storage emulator; empty: ``STORAGE_EMULATOR_HOST``.
 
@@ -96,7 +96,7 @@ async def _bigquery_error(_: Request, error: Exception) -> Response:
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
-    """Answer a call that no route takes: a method of BigQuery's API, or no such path."""
+    """Answer a call without a route: ``notImplemented`` for API paths, else ``notFound``."""
     if not isinstance(error, HTTPException):
         raise error
     call = f"{request.method} {request.url.path}"

@@ -109,10 +109,10 @@ class Catalog:
             connection: the transaction.
             project: its project.
             dataset: its name.
-            contents: whether to delete its tables, too.
+            contents: whether to delete its tables as well.
 
         Raises:
-            BigQueryError: it does not exist, or has tables that may not be deleted.
+            BigQueryError: it does not exist, or has tables and ``contents`` is false.
         """
         self.dataset(connection, project, dataset)
         tables = self.tables(connection, project, dataset)
@@ -179,7 +179,7 @@ class Catalog:
             table: its name.
             body: the ``Table`` resource.
             now: the current time.
-            store: the DuckDB table that has its rows; empty: make one.
+            store: an existing DuckDB table that holds its rows; empty: create one.
 
         Raises:
             BigQueryError: its dataset does not exist, it exists, or it is invalid or not supported.
@@ -219,7 +219,7 @@ class Catalog:
     def touch(
         self, connection: Connection, table: Table, now: dt.datetime, **changes: object
     ) -> Table:
-        """Store a table with a new modification time and other changes of its resource."""
+        """Update a table's resource: set ``lastModifiedTime`` and apply ``changes``."""
         stamp = {"lastModifiedTime": str(millis(now))}
         made = replace(table, resource=table.resource | changes | stamp)
         self._put(connection, made)
@@ -234,18 +234,18 @@ class Catalog:
         if_match: str | None,
         now: dt.datetime,
     ) -> Table:
-        """Add fields to the schema of a table. Nothing else can be changed.
+        """Add fields to a table's schema, and update field descriptions; refuse other changes.
 
         Args:
             connection: the transaction.
             table: its name.
             body: the ``Table`` resource, with the schema only.
-            if_match: etag that the table must have; None: any.
+            if_match: etag that the table must have; None or ``*``: any.
             now: the current time.
 
         Raises:
-            BigQueryError: the table does not exist or has another etag, a field would go or change,
-                or another property would change.
+            BigQueryError: the table does not exist, its etag differs, a field is missing or
+                has another type or mode, or the body sets another property.
         """
         have = self.table(connection, table)
         if if_match and if_match not in ("*", etag(have.resource)):
@@ -263,7 +263,7 @@ class Catalog:
     def add_fields(
         self, connection: Connection, table: Table, new: Fields, now: dt.datetime
     ) -> Table:
-        """Add the fields that only ``new`` has. Existing rows have NULL or an empty array there.
+        """Add the fields that only ``new`` has. Existing rows get NULL or an empty array.
 
         Raises:
             BigQueryError: a field's type or mode would change.

@@ -1,7 +1,7 @@
 """The DuckDB file: settings, transactions, and the tables of the catalog.
 
-Rows, catalog and jobs are in one file, so one transaction covers a job's rows and its end. After a
-kill, rows and jobs agree.
+Rows, catalog and jobs are in one file, so one transaction writes a job's rows and its final state.
+They stay consistent if the server is killed.
 """
 
 import shutil
@@ -45,7 +45,7 @@ class Database:
     """The DuckDB file of one server.
 
     Args:
-        folder: holds all data; made if missing.
+        folder: folder of all data; created if missing.
 
     Raises:
         DatabaseInUse: another process uses the folder.
@@ -65,7 +65,7 @@ class Database:
             if "lock" not in str(error):
                 raise
             raise DatabaseInUse(f"{self.folder} is in use by another process: {error}") from error
-        # Queries may not read files, except those that the server itself puts into scratch.
+        # Queries may read only the files that the server writes to the scratch folder.
         self._root.execute(f"SET allowed_directories = ['{self.scratch}']")
         self._root.execute("SET enable_external_access = false")
         self._root.execute("SET GLOBAL TimeZone = 'UTC'")
@@ -84,7 +84,7 @@ class Database:
         try:
             yield cursor
         finally:
-            cursor.close()  # rolls back what was not committed
+            cursor.close()  # rolls back an uncommitted transaction
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -97,7 +97,7 @@ class Database:
     def writing(self) -> Iterator[Connection]:
         """Open a transaction that is committed at the end, and rolled back on an error.
 
-        Only one is open at a time. Long work goes into a staging table outside of it.
+        Only one is open at a time. Do long work before it, in a staging table.
         """
         with self._writer, self.cursor() as cursor:
             cursor.begin()

@@ -14,7 +14,7 @@ from gardener_dagster.local.bigquery.errors import invalid, not_implemented, ref
 
 @dataclass(frozen=True, kw_only=True)
 class Partitioning:
-    """How a table is partitioned.
+    """The partitioning of a table.
 
     Attributes:
         column: the partitioning column.
@@ -45,7 +45,7 @@ class Partitioning:
 
     @property
     def id_sql(self) -> str:
-        """DuckDB's expression for the id of a row's partition; NULL for a row without a date."""
+        """DuckDB's expression for the id of a row's partition; NULL if the date is NULL."""
         return f"strftime({quoted(self.column.name)}, '%Y%m%d')"
 
     def where(self, partition: str) -> str:

@@ -1,10 +1,10 @@
 """Rows and bytes of each partition, in ``catalog.partitions``.
 
-Every job that writes rows measures the partition that it wrote. An unpartitioned table has one
-partition with an empty id.
+Every job that writes rows updates the counts of the partition that it wrote. An unpartitioned
+table has one partition with an empty id.
 
-Bytes are a simple estimate, kept for each top-level column: 8 for each value and for each item of
-an array, and the UTF-8 length of a STRING.
+Bytes are estimated for each top-level column: the UTF-8 length of a STRING, and 8 for each other
+value and each array item. NULL has none.
 """
 
 # ruff: noqa: S608 - this package quotes its identifiers and literals
@@ -22,11 +22,11 @@ from gardener_dagster.local.bigquery.errors import not_found
 
 @dataclass(frozen=True, kw_only=True)
 class Content:
-    """What some partitions hold.
+    """Counts of rows and bytes in a set of partitions.
 
     Attributes:
-        partitions: how many of them exist.
-        bytes: of all columns.
+        partitions: number of partitions that exist.
+        bytes: estimated bytes of all columns.
     """
 
     partitions: int
@@ -35,7 +35,7 @@ class Content:
 
 
 def content(connection: Connection, table: Table, partition: str = "") -> Content:
-    """Sum up a table, or look up one partition of it."""
+    """Return the counts of a table, or of one of its partitions."""
     only = f"AND id = {literal(partition)}" if partition else ""
     [partitions, rows, size] = connection.execute(
         "SELECT count(*), sum(row_count), sum(list_sum(map_values(bytes)))"
@@ -51,9 +51,9 @@ def bytes_of(
     """Sum up the bytes of some top-level columns in some partitions.
 
     Args:
-        connection: to the catalog.
-        table: that is read.
-        ids: of its partitions.
+        connection: connection to the catalog.
+        table: the table that is read.
+        ids: ids of its partitions.
         columns: their names, in lower case.
     """
     listed = ", ".join(map(literal, ids)) or "NULL"
@@ -66,12 +66,12 @@ def bytes_of(
 
 
 def measure(connection: Connection, table: Table, partition: str, now: dt.datetime) -> None:
-    """Update the entry of a partition after its rows have changed.
+    """Update the counts of a partition after its rows have changed.
 
     Args:
         connection: the transaction that changed them.
-        table: as it is now.
-        partition: that was written; empty: of an unpartitioned table.
+        table: the table, with its current schema.
+        partition: id of the changed partition; empty: the table is unpartitioned.
         now: the time of the change.
     """
     _forget(connection, table, partition)
@@ -123,7 +123,7 @@ def delete_partition(
 
 
 def drop_expired_tables(database: Database, catalog: Catalog, now: dt.datetime) -> None:
-    """Delete the tables whose ``expirationTime`` is over. Called before tables are read."""
+    """Delete the tables whose ``expirationTime`` has passed. Call this before reading tables."""
     due = "SELECT project, dataset, name FROM catalog.tables WHERE expires <= ?"
     with database.cursor() as cursor:
         if cursor.execute(due, [millis(now)]).fetchone() is None:

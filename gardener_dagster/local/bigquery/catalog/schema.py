@@ -1,7 +1,7 @@
 """Schemas: BigQuery's JSON, DuckDB's types, and conversions between them. No I/O.
 
-https://cloud.google.com/bigquery/docs/reference/rest/v2/tables#TableFieldSchema. Columns are of
-the types STRING, INTEGER, FLOAT, BOOLEAN, TIMESTAMP, DATE and RECORD, and NULLABLE or REPEATED.
+https://cloud.google.com/bigquery/docs/reference/rest/v2/tables#TableFieldSchema. Supported
+types: STRING, INTEGER, FLOAT, BOOLEAN, TIMESTAMP, DATE, RECORD. Modes: NULLABLE, REPEATED.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -30,7 +30,7 @@ _RESULT_TYPES = {
     "timestamp with time zone": "TIMESTAMP",
     "null": "INTEGER",  # BigQuery gives a bare NULL the type INT64
 } | dict.fromkeys(["tinyint", "smallint", "integer", "bigint", "hugeint", "ubigint"], "INTEGER")
-"""BigQuery's types of query results, by DuckDB's type id."""
+"""BigQuery's type of a result column, by DuckDB's type id."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,7 @@ class Field:
     Attributes:
         type: the REST API's name, like ``INTEGER`` or ``RECORD``.
         mode: ``NULLABLE`` or ``REPEATED``.
-        fields: of a record.
+        fields: fields of a record; empty for other types.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Field:
 
     @property
     def item(self) -> "Field":
-        """The field of one item of a repeated field."""
+        """The field of one array item: the same field with mode NULLABLE."""
         return replace(self, mode=NULLABLE)
 
     @property
@@ -86,7 +86,7 @@ def from_json(fields: Iterable[Mapping[str, Any]], *, path: str = "") -> Fields:
     """Parse the REST API's JSON.
 
     Raises:
-        BigQueryError: a name, type or mode is invalid or not supported, or a name is there twice.
+        BigQueryError: a name, type or mode is invalid or not supported, or a name is duplicated.
     """
     made: list[Field] = []
     for one in fields:
@@ -127,7 +127,7 @@ def find(fields: Iterable[Field], name: str) -> Field | None:
 def flat_columns(
     fields: Iterable[Field], path: tuple[str, ...] = ()
 ) -> Iterator[tuple[str, Field]]:
-    """Yield each array, and each field that is no record, with its path in DuckDB's SQL."""
+    """Yield each field that is an array or not a record, after its path in DuckDB's SQL."""
     for field in fields:
         way = (*path, quoted(field.name))
         if field.type == "RECORD" and not field.repeated:
@@ -137,13 +137,13 @@ def flat_columns(
 
 
 def merged(have: Fields, new: Fields, *, table: str, path: str = "") -> Fields:
-    """Return the fields of ``have``, then those that only ``new`` has, at every depth.
+    """Merge two schemas at every depth: add the fields that only ``new`` has to ``have``.
 
     Args:
         have: fields of a table.
-        new: fields that it is to have.
+        new: fields to merge; their descriptions override those of ``have``.
         table: name of the table, for the error.
-        path: of the record that has the fields, for the error.
+        path: path of the record that contains the fields, for the error.
 
     Raises:
         BigQueryError: the type or mode of a field would change.
@@ -182,11 +182,11 @@ def only_in(new: Fields, have: Fields, *, path: str = "") -> list[str]:
 
 
 def result_field(name: str, kind: Any) -> Field:  # noqa: ANN401 - DuckDB's type objects are untyped
-    """Return the field of a query result's column.
+    """Convert the name and type of a DuckDB result column to a field.
 
     Args:
-        name: of the column.
-        kind: a ``duckdb.sqltypes.DuckDBPyType``.
+        name: the column's name.
+        kind: the column's ``duckdb.sqltypes.DuckDBPyType``.
 
     Raises:
         BigQueryError: the type is not supported.
@@ -199,7 +199,7 @@ def result_field(name: str, kind: Any) -> Field:  # noqa: ANN401 - DuckDB's type
     if kind.id == "struct":
         inner = tuple(result_field(*child) for child in kind.children)
         return Field(name=name, type="RECORD", fields=inner)
-    if kind.id not in _RESULT_TYPES or str(kind) == "JSON":  # its id is that of VARCHAR
+    if kind.id not in _RESULT_TYPES or str(kind) == "JSON":  # JSON has VARCHAR's id
         raise not_implemented(f"the type of the result's column {name} (DuckDB's {kind})")
     return Field(name=name, type=_RESULT_TYPES[kind.id])
 
@@ -215,6 +215,6 @@ def literal(text: str) -> str:
 
 
 def column_list(fields: Sequence[Field]) -> str:
-    """Return the columns of a ``CREATE TABLE``; DuckDB, unlike BigQuery, needs at least one."""
+    """Return the columns of a ``CREATE TABLE``; add a dummy if empty, as DuckDB requires one."""
     columns = [f"{quoted(field.name)} {field.duckdb_type}" for field in fields]
     return ", ".join(columns) or '"_none" BOOLEAN'

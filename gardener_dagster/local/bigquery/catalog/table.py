@@ -65,8 +65,8 @@ class Table:
     """A table in the catalog.
 
     Attributes:
-        store: name of the DuckDB table that has the rows, in SQL.
-        resource: the REST API's ``Table``.
+        store: SQL name of the DuckDB table that holds the rows.
+        resource: the REST API's ``Table`` resource.
     """
 
     id: TableId
@@ -80,12 +80,12 @@ class Table:
 
     @cached_property
     def partitioning(self) -> Partitioning | None:
-        """How the table is partitioned; None: not at all."""
+        """The table's partitioning; None: unpartitioned."""
         body = self.resource.get("timePartitioning")
         return Partitioning.of(body, self.fields) if body else None
 
     def where(self, partition: str) -> str:
-        """Return DuckDB's condition for the rows of a partition; empty: of the whole table.
+        """Return DuckDB's condition for the rows of a partition; TRUE if ``partition`` is empty.
 
         Raises:
             BigQueryError: the table is not partitioned, or the partition's name is invalid.
@@ -100,11 +100,11 @@ class Table:
 
 
 def millis(now: dt.datetime) -> int:
-    """Return a time in milliseconds since 1970, as resources have it."""
+    """Return a time in milliseconds since the Unix epoch, as in REST resources."""
     return int(now.timestamp() * 1000)
 
 
 def etag(resource: Resource) -> str:
-    """Return a text that changes whenever the resource does."""
+    """Return a hash of the resource's content."""
     text = json.dumps(resource, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:24]

@@ -25,12 +25,12 @@ from gardener_dagster.local.bigquery.errors import invalid, not_found, not_imple
 
 @dataclass(frozen=True, kw_only=True)
 class Write:
-    """Where a job's rows go. They replace what is there.
+    """The destination and write options of a job. The job's rows replace existing rows.
 
     Attributes:
         destination: a partition, or an unpartitioned table.
-        creates: the job would create a missing table; this is not supported.
-        adds_fields: fields that only the rows have are added to the table.
+        creates: whether the job may create a missing table; this is not supported.
+        adds_fields: whether to add fields to the table that only the job's rows have.
     """
 
     destination: TableId
@@ -43,11 +43,11 @@ class Write:
 
         Args:
             body: its ``load``, ``query`` or ``copy`` part.
-            project: of a destination that names none.
+            project: default project of the destination.
 
         Raises:
-            BigQueryError: an option is invalid or not supported. BigQuery takes schema update
-                options with WRITE_TRUNCATE for a partition only:
+            BigQueryError: an option is invalid or not supported. With WRITE_TRUNCATE,
+                BigQuery accepts schema update options only for a partition:
                 https://cloud.google.com/bigquery/docs/reference/rest/v2/Job#JobConfigurationLoad
                 (``schemaUpdateOptions``).
         """
@@ -99,8 +99,8 @@ class Write:
 
         Args:
             connection: the transaction.
-            catalog: of the destination.
-            rows: the DuckDB table of the new rows. It may become the destination's own.
+            catalog: the catalog of the destination.
+            rows: the DuckDB table of the new rows; an unpartitioned table adopts it as its store.
             fields: the schema of the rows.
             now: the current time.
 
@@ -138,7 +138,7 @@ class Write:
 
 
 def _insert(connection: Connection, rows: str, table: Table, fields: Fields) -> None:
-    """Insert by name. DuckDB casts records by name, too, and fills in NULL."""
+    """Insert the rows; match columns and record fields by name. Absent fields get NULL or []."""
     columns = [field for field in table.fields if find(fields, field.name)]
     values = [f"CAST({quoted(field.name)} AS {field.duckdb_type})" for field in columns]
     absent = [field for field in table.fields if field.repeated and field not in columns]

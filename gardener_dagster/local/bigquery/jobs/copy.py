@@ -14,7 +14,7 @@ from gardener_dagster.local.bigquery.jobs.task import Task
 
 
 class CopyWork:
-    """What copy jobs do."""
+    """The implementation of copy jobs."""
 
     def check(self, configuration: Resource, project: str) -> None:
         """Refuse an invalid job: see `Work.check`.
@@ -32,7 +32,7 @@ class CopyWork:
         """Copy the rows.
 
         Raises:
-            BigQueryError: the source does not exist, or the destination refuses the rows.
+            BigQueryError: the source does not exist, or the rows do not fit the destination.
         """
         configuration = task.configuration["copy"]
         write = Write.of(configuration, project=task.project)

@@ -16,7 +16,7 @@ def server_stopped() -> BigQueryError:
 
 
 class JobLog:
-    """Reads and writes the resources. Each job is written by one thread at a time."""
+    """Reads and writes job resources. One thread at a time writes each job."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -31,7 +31,7 @@ class JobLog:
             )
 
     def end(self, connection: Connection, resource: Resource) -> None:
-        """Store the end of a job, in the transaction of the job's rows."""
+        """Store the final state of a job, in the transaction that writes its rows."""
         reference = resource["jobReference"]
         connection.execute(
             "UPDATE catalog.jobs SET ended = TRUE, resource = ? WHERE project = ? AND id = ?",
@@ -47,10 +47,10 @@ class JobLog:
         return json.loads(row[0]) if row else None
 
     def fail_unfinished(self, now: dt.datetime) -> int:
-        """End the jobs that a stopped server left unfinished. They have changed nothing.
+        """Fail the jobs that a stopped server left unfinished. They have changed no table.
 
         Returns:
-            How many there were.
+            The number of jobs.
         """
         with self._database.writing() as connection:
             rows = connection.execute(

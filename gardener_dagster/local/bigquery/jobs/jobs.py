@@ -1,8 +1,8 @@
 """The life of jobs: PENDING, RUNNING, DONE. ``load``, ``query`` and ``copy`` do the work.
 
 https://cloud.google.com/bigquery/docs/reference/rest/v2/Job. Jobs run in a small pool of threads.
-A job's end is stored in the transaction that writes its rows: after a kill, a job has either ended
-and changed the tables, or changed nothing.
+One transaction writes a job's rows and its final state: if the server is killed, a job has either
+ended and changed the tables, or changed nothing.
 """
 
 import datetime as dt
@@ -35,25 +35,25 @@ _log = logging.getLogger(__name__)
 
 _KINDS = ("load", "query", "copy", "extract")
 _THREADS = 4
-"""Jobs that run at once; more wait as PENDING. DuckDB uses all of its threads for each job."""
+"""Jobs that run concurrently; others stay PENDING. Each job may use all DuckDB threads."""
 
 
 class Work(Protocol):
-    """What jobs of one kind do."""
+    """The implementation of one kind of jobs."""
 
     def check(self, configuration: Resource, project: str) -> None:
         """Refuse an invalid job before it is accepted.
 
         Args:
-            configuration: the kind's part of the job's configuration.
-            project: that the job is to run in.
+            configuration: the ``load``, ``query`` or ``copy`` part of the job's configuration.
+            project: the project that the job runs in.
 
         Raises:
-            BigQueryError: the answer to the call.
+            BigQueryError: the error response to the call.
         """
 
     def run(self, task: Task) -> None:
-        """Do the work. All writes, and the job's end, are in one ``task.writing()``.
+        """Run the job. Change the destination in one ``task.writing()``, which also ends the job.
 
         Raises:
             BigQueryError: the job's ``errorResult``.
@@ -64,10 +64,10 @@ class Jobs:
     """All jobs of a server.
 
     Args:
-        database: of the server.
-        catalog: of the tables.
-        works: by kind of job.
-        now: returns the current time, aware.
+        database: the server's database.
+        catalog: the catalog of the tables.
+        works: implementations by kind of job.
+        now: function that returns the current time, timezone-aware.
     """
 
     def __init__(
@@ -100,15 +100,15 @@ class Jobs:
         """Accept a job.
 
         Args:
-            project: that it runs in.
+            project: the project that it runs in.
             body: the ``Job`` resource.
-            fault: that is injected.
+            fault: the fault to inject; None: no fault.
 
         Returns:
             The job's resource.
 
         Raises:
-            BigQueryError: a job has the id already, or the job is invalid or not supported.
+            BigQueryError: the job id already exists, or the job is invalid or not supported.
         """
         configuration = body.get("configuration") or {}
         kind = _kind(configuration)
@@ -164,7 +164,7 @@ class Jobs:
             self._fail(task, error)
         except duckdb.OutOfMemoryException as error:
             self._fail(task, BigQueryError("resourcesExceeded", f"Resources exceeded: {error}"))
-        except Exception as error:  # noqa: BLE001 - a job must end, whatever happens
+        except Exception as error:  # noqa: BLE001 - every job must end
             _log.exception("job %s", task.resource["id"])
             self._fail(task, BigQueryError("jobInternalError", f"{type(error).__name__}: {error}"))
         self._finish(task)
@@ -191,19 +191,19 @@ class Jobs:
         return found
 
     def running(self, project: str, job_id: str) -> Task | None:
-        """Return a job that has not ended; None if it has, or does not exist."""
+        """Return an unfinished job; None if it has ended or does not exist."""
         with self._lock:
             return self._running.get((project, job_id))
 
     def unfinished(self, project: str, state: str) -> list[Resource]:
-        """Return the jobs of a project that are in a state other than DONE, oldest first."""
+        """Return the jobs of a project in a state (PENDING or RUNNING), oldest first."""
         with self._lock:
             tasks = [task for key, task in self._running.items() if key[0] == project]
         found = [task.snapshot() for task in tasks]
         return [resource for resource in found if resource["status"]["state"] == state]
 
     def cancel(self, project: str, job_id: str) -> Resource:
-        """Ask a job to stop. A job that has ended stays as it is.
+        """Request the cancellation of a job. This has no effect on a job that has ended.
 
         Returns:
             The job's resource.

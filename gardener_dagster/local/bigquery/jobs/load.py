@@ -36,10 +36,10 @@ _UNSUPPORTED = ("schema", "maxBadRecords", "schemaUpdateOptions", "timePartition
 
 
 class LoadWork:
-    """What load jobs do.
+    """The implementation of load jobs.
 
     Args:
-        storage: has the objects.
+        storage: client to read the objects.
     """
 
     def __init__(self, storage: Storage) -> None:
@@ -62,7 +62,7 @@ class LoadWork:
         """Load the objects.
 
         Raises:
-            BigQueryError: objects are missing or invalid, or the destination refuses the rows.
+            BigQueryError: objects are missing or invalid, or the rows do not fit the destination.
         """
         configuration = task.configuration["load"]
         write = Write.of(configuration, project=task.project)
@@ -81,7 +81,7 @@ class LoadWork:
 
 
 class _Loader:
-    """Fills the staging table.
+    """Loads files into the staging table of a job.
 
     Attributes:
         fields: the schema of the rows.
@@ -99,7 +99,7 @@ class _Loader:
             raise invalid("No schema specified on job or table.")
 
     def load(self, files: Iterator[File]) -> None:
-        """Read all files.
+        """Load all files, in batches.
 
         Raises:
             BigQueryError: a row is invalid, or the schema cannot be detected.
@@ -122,7 +122,7 @@ class _Loader:
         cursor.execute(f"CREATE TABLE {self._store} ({column_list(self.fields)})")
 
     def report(self, *, output_bytes: int) -> None:
-        """Put the counts into the job's statistics."""
+        """Record the counts in the job's statistics."""
         self._task.record(
             load={
                 "inputFiles": str(self._files),
@@ -152,7 +152,7 @@ class _Loader:
             self._insert([file.path for file in batch], cursor)
         except (json_lines.Unclear, duckdb.InvalidInputException, duckdb.ConversionException,
                 duckdb.OutOfRangeException):  # fmt: skip
-            # Some row may be invalid. Read row by row for BigQuery's message, or for valid rows.
+            # Read row by row: report an invalid row as BigQuery does, or convert the valid rows.
             path = self._folder / "rows.jsonl"
             if self._convert_rows(batch, path):
                 self._insert([path], cursor, json_lines.shape_of(self.fields))
@@ -171,10 +171,10 @@ class _Loader:
         self._rows += int(count)
 
     def _convert_rows(self, batch: Sequence[File], path: Path) -> int:
-        """Write the rows to a file that DuckDB accepts.
+        """Convert the rows, and write them to a file that ``_insert`` can load.
 
         Returns:
-            How many there are.
+            The number of rows.
         """
         reader = RowReader(self.fields, ignore_unknown=self._ignore_unknown)
         count = 0

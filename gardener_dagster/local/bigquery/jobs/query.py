@@ -19,13 +19,13 @@ from gardener_dagster.local.bigquery.sql.plan import Plan, make_plan, query_erro
 from gardener_dagster.local.bigquery.sql.translate import adapt, name_columns, parse
 
 _ANONYMOUS = "_anonymous"
-"""The dataset of results without a destination."""
+"""Dataset of the results of queries without a destination table."""
 
 _RESULT_LIFE = dt.timedelta(days=1)
 
 
 class QueryWork:
-    """What query jobs do."""
+    """The implementation of query jobs."""
 
     def check(self, configuration: Resource, project: str) -> None:
         """Refuse an invalid job: see `Work.check`.
@@ -44,8 +44,8 @@ class QueryWork:
         """Run the query.
 
         Raises:
-            BigQueryError: the query is wrong or not supported, reads too many bytes, or its
-                destination refuses the result.
+            BigQueryError: the query is invalid or not supported, reads too many bytes, or its
+                result does not fit the destination.
         """
         configuration = task.configuration["query"]
         tree = parse(configuration["query"])
@@ -63,7 +63,7 @@ class QueryWork:
 
     @staticmethod
     def _execute(task: Task, tree: exp.Expr, store: str) -> Plan:
-        """Put the result into a staging table."""
+        """Run the query, and write its result to a staging table."""
         configuration = task.configuration["query"]
         default = configuration.get("defaultDataset") or {}
         default_dataset = TableId(
@@ -88,7 +88,7 @@ class QueryWork:
 
     @staticmethod
     def _deliver(task: Task, store: str, fields: Fields) -> None:
-        """Put the result into the job's destination, or make an anonymous table of it."""
+        """Write the result to the job's destination, or to an anonymous table if it has none."""
         configuration = task.configuration["query"]
         if configuration.get("destinationTable"):
             write = Write.of(configuration, project=task.project)

@@ -17,16 +17,16 @@ from gardener_dagster.local.bigquery.errors import BigQueryError
 from gardener_dagster.local.bigquery.jobs.job_log import JobLog
 
 _INTERRUPT_SECONDS = 0.05
-"""Pause between two interrupts of a job that is to stop."""
+"""Seconds between two interrupts of a job that is being stopped."""
 
 
 class Task:
-    """A job, for the code that does its work.
+    """The state of a job, and the operations that its ``Work`` uses.
 
     Attributes:
         resource: the ``Job`` resource.
-        done: set when the job has ended and its end is stored.
-        hangs: a fault keeps the job RUNNING until it is cancelled.
+        done: set when the job has ended and its final state is committed.
+        hangs: whether a fault keeps the job RUNNING until it is cancelled.
         lock: guards the resource.
     """
 
@@ -68,10 +68,10 @@ class Task:
 
     @contextmanager
     def cancellable(self, connection: Connection) -> Iterator[Connection]:
-        """Interrupt what runs on the connection when the job is cancelled.
+        """Interrupt the connection's statements if the job is stopped.
 
         Raises:
-            BigQueryError: the job was cancelled.
+            BigQueryError: the job was stopped.
         """
         with self.lock:
             self._cursors.append(connection)
@@ -86,21 +86,21 @@ class Task:
                 self._cursors.remove(connection)
 
     def check(self) -> None:
-        """Stop the work of a cancelled job.
+        """Raise the error of a stopped job.
 
         Raises:
-            BigQueryError: the job was cancelled.
+            BigQueryError: the job was stopped.
         """
         if self._stopped is not None:
             raise self._stopped
 
     def stop(self, error: BigQueryError) -> None:
-        """Make the job end soon, with this error."""
+        """Stop the job with this error; a thread interrupts its statements."""
         self._stopped = error
         threading.Thread(target=self._interrupt, name="interrupt", daemon=True).start()
 
     def _interrupt(self) -> None:
-        # DuckDB forgets an interrupt between two statements, so one interrupt may not be enough.
+        # Repeat the interrupt: DuckDB discards one that arrives between two statements.
         while True:
             with self.lock:
                 if not self._cursors:
@@ -111,7 +111,7 @@ class Task:
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
-        """Open the transaction that writes the job's rows and its end."""
+        """Open the transaction that writes the job's rows and its final state."""
         with self.database.writing() as connection, self.cancellable(connection):
             yield connection
             self.end(connection)
@@ -123,19 +123,19 @@ class Task:
             self.resource["statistics"]["startTime"] = str(millis(self.now()))
 
     def end(self, connection: Connection, error: BigQueryError | None = None) -> None:
-        """Store the job's end."""
+        """Store the job's final state."""
         with self.lock:
             ended = deepcopy(self.resource)
             ended["status"] = error.job_status() if error else {"state": "DONE"}
             now, statistics = millis(self.now()), ended["statistics"]
             statistics["endTime"] = str(now)
-            # BigQuery counts slots, its workers; here a job has one slot.
+            # BigQuery sums the time of all slots (workers). Here each job has one slot.
             statistics["totalSlotMs"] = str(max(1, now - int(statistics["startTime"])))
             self._log.end(connection, ended)
             self._ended = ended
 
     def publish(self) -> None:
-        """Make the end visible, after its transaction was committed."""
+        """Make the final state visible. Call this after its transaction is committed."""
         with self.lock:
             self.resource.update(self._ended)
         self.done.set_result(None)
@@ -146,7 +146,7 @@ class Task:
             self.resource["statistics"].update(statistics)
 
     def configure(self, kind: str, **values: object) -> None:
-        """Fill in defaults of the job's configuration."""
+        """Set values in the job's configuration."""
         with self.lock:
             self.configuration[kind].update(values)
 

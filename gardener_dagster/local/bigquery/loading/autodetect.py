@@ -1,7 +1,7 @@
 """Detect the schema of rows. No I/O.
 
-https://cloud.google.com/bigquery/docs/schema-detect: from the first 500 rows. Types of columns
-that are not supported here (see ``catalog.schema``) are detected as STRING.
+https://cloud.google.com/bigquery/docs/schema-detect. The first 500 rows are the sample. Values
+of types that ``catalog.schema`` does not support are detected as STRING.
 """
 
 import re
@@ -32,7 +32,7 @@ def detect(sample: Iterable[Mapping[str, Any]]) -> Fields:
     """Detect the schema of some rows.
 
     Raises:
-        BigQueryError: there are no rows, or rows contradict each other.
+        BigQueryError: there are no rows, or a field has incompatible values.
     """
     found: list[Field] = []
     for row in sample:
@@ -80,7 +80,7 @@ def _merge(have: list[Field], new: Iterable[Field]) -> list[Field]:
 
 
 def _wider(one: Field, other: Field) -> Field:
-    """Return the field that takes the values of both."""
+    """Return a field that accepts the values of both."""
     if other.type == "" and other.mode != REPEATED:
         return one
     if one.type == "" and (one.mode != REPEATED or other.mode == REPEATED):
@@ -95,7 +95,7 @@ def _wider(one: Field, other: Field) -> Field:
 
 
 def _settled(field: Field) -> Field | None:
-    """Decide undetermined types: STRING as in BigQuery; None for a record that is always empty."""
+    """Make undetermined types STRING, as BigQuery does; return None for a record without fields."""
     if field.type == "RECORD":
         inner = [one for one in map(_settled, field.fields) if one is not None]
         return replace(field, fields=tuple(inner)) if inner else None

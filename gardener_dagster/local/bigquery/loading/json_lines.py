@@ -1,9 +1,9 @@
 """Generate DuckDB's SQL that loads files of JSON lines into a table. No I/O.
 
 DuckDB first reports the structure of the lines (``json_structure``): their keys and kinds of
-values. From the structure and the schema follows the SELECT that converts the lines as BigQuery
-does: it ignores the case of keys, and fails where a value does not fit its column. Lines whose
-structure does not tell whether they are valid are left to ``rows``.
+values. This module derives from the structure and the schema the SELECT that converts the lines as
+BigQuery does: it ignores the case of keys, and fails if a value does not fit its column. If the
+structure does not determine whether the lines are valid, ``rows`` converts them.
 """
 
 # ruff: noqa: S608 - this package quotes its identifiers and literals
@@ -17,7 +17,7 @@ from gardener_dagster.local.bigquery.catalog.schema import Field, Fields, find, 
 from gardener_dagster.local.bigquery.loading import rows
 
 Shape = Any
-"""DuckDB's structure: an object of shapes, an array of one shape, or the name of a type."""
+"""A JSON structure of DuckDB: an object of shapes, an array of one shape, or the name of a type."""
 
 _WHOLE = ("BIGINT", "UBIGINT", "HUGEINT", "UHUGEINT")
 _NUMBERS = (*_WHOLE, "DOUBLE")
@@ -32,18 +32,18 @@ _RANGES = {
     "DATE": ("0001-01-01", "9999-12-31"),
     "TIMESTAMPTZ": ("0001-01-01 00:00:00+00", "9999-12-31 23:59:59.999999+00"),
 }
-"""BigQuery's ranges, by DuckDB's type, where DuckDB's are larger.
+"""BigQuery's ranges of the types whose range in DuckDB is larger, by DuckDB's type.
 
 https://cloud.google.com/bigquery/docs/reference/standard-sql/data-types
 """
 
 
 class Unclear(Exception):
-    """The structure does not tell whether all rows are valid."""
+    """The structure does not determine whether all lines are valid."""
 
 
 Conversion = tuple[Shape, str]
-"""What ``from_json`` is to read of a value, and the SQL that converts it."""
+"""The structure that ``from_json`` reads from a value, and the SQL that converts the result."""
 
 
 def source(files: Sequence[Path]) -> str:
@@ -56,7 +56,7 @@ def source(files: Sequence[Path]) -> str:
 
 
 def structures_query(lines: str) -> str:
-    """Return the query for the different structures of the lines, as JSON texts."""
+    """Return the query for the distinct structures of the lines, as JSON strings."""
     return f"SELECT DISTINCT CAST(json_structure(json) AS VARCHAR) FROM {lines}"
 
 
@@ -69,7 +69,7 @@ def common_shape(structures: Iterable[str]) -> Shape:
 
 
 def _empty_records(shape: Shape) -> Shape:
-    """Replace ``JSON`` by an empty record: outside of arrays, DuckDB means that by it."""
+    """Replace ``JSON``, DuckDB's name of an empty record outside of arrays, by ``{}``."""
     if shape == "JSON":
         return {}
     return {k: _empty_records(v) for k, v in shape.items()} if isinstance(shape, dict) else shape
@@ -92,17 +92,17 @@ def _common(one: Shape, other: Shape) -> Shape:
 
 
 def insert(store: str, lines: str, fields: Fields, shape: Shape, *, ignore_unknown: bool) -> str:
-    """Return the INSERT of all lines into a table. DuckDB fails if a line is invalid.
+    """Return the INSERT of all lines into a table; it fails if a line is invalid.
 
     Args:
         store: name of the table.
-        lines: see :func:`source`.
-        fields: of the table.
+        lines: the table function that :func:`source` returns.
+        fields: the table's schema.
         shape: the structure of the lines.
-        ignore_unknown: ignore values without a field.
+        ignore_unknown: whether to ignore keys without a field.
 
     Raises:
-        Unclear: the structure does not tell whether the lines are valid.
+        Unclear: the structure does not determine whether the lines are valid.
     """
     if not isinstance(shape, dict):
         raise Unclear
@@ -117,7 +117,7 @@ def insert(store: str, lines: str, fields: Fields, shape: Shape, *, ignore_unkno
 
 
 def shape_of(fields: Fields) -> Shape:
-    """Return the structure of the lines that ``rows`` writes."""
+    """Return the structure of lines that ``rows`` has converted."""
     return {field.name: _shape(field) for field in fields}
 
 
@@ -130,14 +130,14 @@ def _shape(field: Field) -> Shape:
 def _record(
     value: str, fields: Fields, shape: Mapping[str, Shape], ignore_unknown: bool, depth: int
 ) -> tuple[dict[str, str], dict[str, Shape]]:
-    """Return the SQL of each field of a record, and the shape to read."""
+    """Return the SQL of each field of a record, and the structure that ``from_json`` reads."""
     keys: dict[str, str] = {}
     for key in shape:
         field = find(fields, key)
         if field is not None and field.name not in keys:
             keys[field.name] = key
         elif field is not None or not ignore_unknown:
-            raise Unclear  # one column under two names, or an unknown one
+            raise Unclear  # two keys of one field, or an unknown key
     sql: dict[str, str] = {}
     wanted: dict[str, Shape] = {}
     for field in fields:
@@ -200,7 +200,7 @@ def _scalar(value: str, field: Field, shape: str) -> Conversion:
 
 
 def _checked(value: str, pattern: str, kind: str) -> str:
-    """Return SQL that casts a text, and fails if it is badly written or out of BigQuery's range."""
+    """Return SQL that casts a string; it fails if the string is malformed or out of range."""
     cast = f"CAST({value} AS {kind})"
     valid = f"regexp_full_match({value}, {literal(pattern)})"
     if kind in _RANGES:

@@ -17,10 +17,10 @@ _URI = re.compile(r"gs://[^/*]+/.+")
 
 @dataclass(frozen=True, kw_only=True)
 class File:
-    """The content of an object.
+    """An object, downloaded to a local file.
 
     Attributes:
-        uri: of the object.
+        uri: the object's URI.
         size: in bytes.
     """
 
@@ -43,10 +43,10 @@ def check_uris(uris: Sequence[str]) -> None:
 
 
 class Storage:
-    """Cloud Storage.
+    """A Cloud Storage client.
 
     Args:
-        url: of an emulator; empty: ``STORAGE_EMULATOR_HOST``.
+        url: URL of an emulator; empty: ``STORAGE_EMULATOR_HOST``.
     """
 
     def __init__(self, url: str = "") -> None:
@@ -61,7 +61,7 @@ class Storage:
         self._client.close()
 
     def files(self, uris: Sequence[str], folder: Path) -> Iterator[File]:
-        """Fetch the objects into a folder, one after the other.
+        """Download the objects into a folder, one at a time.
 
         Raises:
             BigQueryError: no object matches a URI, or Cloud Storage fails.

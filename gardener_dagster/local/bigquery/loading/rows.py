@@ -1,9 +1,9 @@
 """Check and convert one line of JSON at a time; name what is wrong. No I/O.
 
 https://cloud.google.com/bigquery/docs/loading-data-cloud-storage-json#details_of_loading_json_data.
-``json_lines`` converts whole files in DuckDB, and is faster. Where it fails or cannot judge, the
-lines are read here. The result has the columns' own names and texts for all scalars, which
-``json_lines`` always accepts.
+``json_lines`` converts whole files in DuckDB, and is faster. This module converts the lines where
+``json_lines`` fails. Its rows have the schema's column names, and strings for all scalars;
+``json_lines`` always accepts them.
 """
 
 import datetime as dt
@@ -14,7 +14,7 @@ from typing import Any
 from gardener_dagster.local.bigquery.catalog.schema import Field, Fields, find
 
 MAXIMUM_ROW_BYTES = 16 * 2**20
-"""BigQuery takes 100 MB. DuckDB keeps two buffers of this size for each thread."""
+"""BigQuery accepts 100 MB. Lower here: each DuckDB thread has two buffers of this size."""
 
 # Patterns for Python's re and DuckDB's RE2.
 INTEGER = r"[+-]?[0-9]+"
@@ -29,7 +29,7 @@ _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 
 class RowError(Exception):
-    """The row is invalid; the message is BigQuery's, or much like it."""
+    """A row is invalid; the message is BigQuery's or similar to it."""
 
 
 class RowReader:
@@ -37,7 +37,7 @@ class RowReader:
 
     Args:
         fields: the schema.
-        ignore_unknown: ignore values without a field; otherwise they are errors.
+        ignore_unknown: whether to ignore keys without a field; otherwise they are errors.
     """
 
     def __init__(self, fields: Fields, *, ignore_unknown: bool) -> None:
@@ -47,7 +47,7 @@ class RowReader:
         """Convert a line.
 
         Returns:
-            The row by the columns' own names, with texts for all scalars.
+            The row by the schema's column names, with strings for all scalars.
 
         Raises:
             RowError: the line is invalid.
@@ -108,12 +108,12 @@ def parsed(line: bytes) -> dict[str, Any]:
 
 
 def scalar_text(value: Any, kind: str, path: str) -> str:  # noqa: ANN401 - JSON
-    """Return the text of a JSON scalar that DuckDB casts to a type.
+    """Convert a JSON scalar to a string that DuckDB can cast to a type.
 
     Args:
         value: the scalar.
         kind: BigQuery's type.
-        path: of the field, for the error.
+        path: the field's path, for the error.
 
     Raises:
         RowError: the scalar is not a value of the type.
@@ -132,7 +132,7 @@ def scalar_text(value: Any, kind: str, path: str) -> str:  # noqa: ANN401 - JSON
 
 
 def _convert(value: Any, text: str, kind: str) -> str | None:  # noqa: ANN401 - JSON
-    """Return the text; None, or an exception, if it is not a value of the type."""
+    """Return the string; return None or raise an error if it is not a value of the type."""
     match kind:
         case "STRING":
             return text
@@ -163,7 +163,7 @@ def _moment(value: object, text: str, kind: str) -> str | None:
     if clock := re.search(r"(\d{1,2}):(\d{1,2}):(\d{1,2})", text):
         hour, minute, second = (int(part) for part in clock.groups())
         moment = moment.replace(hour=hour, minute=minute, second=second)
-    # Outside of the years 1 to 9999 in UTC, datetime overflows, as BigQuery's TIMESTAMP does.
+    # Raises OverflowError outside of BigQuery's range: the years 1 to 9999 in UTC.
     _ = moment - _utc_offset(text)
     return text
 

@@ -22,7 +22,7 @@ _PROJECT = "/bigquery/v2/projects/{project}"
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
-    """The parts of a server that routes use."""
+    """The components of a server that the routes use."""
 
     database: Database
     catalog: Catalog
@@ -36,9 +36,9 @@ class Call:
     """A call of the REST API.
 
     Attributes:
-        path: parameters in the path.
-        query: parameters after the question mark.
-        headers: by lower-case name.
+        path: path parameters.
+        query: query parameters.
+        headers: headers by lower-case name.
         body: the JSON body; empty if there is none.
     """
 
@@ -97,12 +97,12 @@ def _json_object(content: bytes) -> Resource:
 
 
 def route(path: str, method: str, handle: Callable[[Call], Resource | None]) -> Route:
-    """Make a route. Its handler runs in a thread, and may wait.
+    """Make a route. Its handler runs in a thread, and may block.
 
     Args:
-        path: after the project's path.
-        method: of HTTP.
-        handle: returns the resource to answer with, or None for an empty answer.
+        path: path below the project's path.
+        method: HTTP method.
+        handle: returns the resource of the response, or None for an empty response.
     """
 
     async def endpoint(request: Request) -> Response:

@@ -16,10 +16,10 @@ from gardener_dagster.local.bigquery.rest.calls import Call, Parts, route
 
 
 class CatalogRoutes:
-    """The routes.
+    """The routes of datasets and tables.
 
     Args:
-        parts: of the server.
+        parts: the server's components.
     """
 
     def __init__(self, parts: Parts) -> None:

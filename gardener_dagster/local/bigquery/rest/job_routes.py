@@ -20,16 +20,16 @@ from gardener_dagster.local.bigquery.rest.calls import Call, Parts, route
 from gardener_dagster.local.bigquery.rest.result_rows import result_page
 
 _RESULTS_TIMEOUT_MS = 5_000
-"""How long ``getQueryResults`` waits at most; clients call again."""
+"""Maximum wait of ``getQueryResults`` for the end of a job; clients then call again."""
 
 _GET_TIMEOUT_SECONDS = 0.5
 
 
 class JobRoutes:
-    """The routes.
+    """The routes of jobs and of query results.
 
     Args:
-        parts: of the server.
+        parts: the server's components.
     """
 
     def __init__(self, parts: Parts) -> None:
@@ -51,7 +51,7 @@ class JobRoutes:
         return self._jobs.insert(call.project, call.body, fault=fault)
 
     def _list(self, call: Call) -> Resource:
-        """Answer with all unfinished jobs of one state, on one page."""
+        """Return all PENDING or all RUNNING jobs, on one page."""
         state = call.query.get("stateFilter", "").upper()
         if state not in ("PENDING", "RUNNING"):
             raise not_implemented("jobs.list with another stateFilter than pending or running")
@@ -60,7 +60,7 @@ class JobRoutes:
         return {"kind": "bigquery#jobList", "jobs": jobs}
 
     def _get(self, call: Call) -> Resource:
-        """Answer with the job. Wait a moment for its end: clients poll once a second only."""
+        """Return the job. Wait briefly for its end first, because clients poll once a second."""
         self._wait(call, _GET_TIMEOUT_SECONDS)
         return self._jobs.get(call.project, call.path["job"])
 
@@ -69,7 +69,7 @@ class JobRoutes:
         return {"kind": "bigquery#jobCancelResponse", "job": job}
 
     def _wait(self, call: Call, seconds: float) -> None:
-        """Wait until the job has ended or the time is over."""
+        """Wait until the job has ended or the timeout expires. Do not wait for a job that hangs."""
         task = self._jobs.running(call.project, call.path["job"])
         if task is not None and not task.hangs:
             wait([task.done], timeout=seconds)

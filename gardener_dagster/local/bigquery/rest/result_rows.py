@@ -1,8 +1,8 @@
 """Rows of query results in BigQuery's JSON, page by page.
 
 https://cloud.google.com/bigquery/docs/reference/rest/v2/jobs/getQueryResults. Every scalar is a
-text: DuckDB makes the texts, Python puts them into ``f`` and ``v``. Timestamps are whole
-microseconds, which the clients ask for (``formatOptions.useInt64Timestamp``).
+string: DuckDB formats it, Python wraps it in ``f`` and ``v``. Timestamps are integers in
+microseconds, as the clients request (``formatOptions.useInt64Timestamp``).
 """
 
 # ruff: noqa: S608 - this package quotes its identifiers and literals
@@ -15,7 +15,7 @@ from gardener_dagster.local.bigquery.catalog.schema import Field, Fields, quoted
 from gardener_dagster.local.bigquery.catalog.table import Resource, Table
 
 _MAXIMUM_ROWS = 10_000
-"""Rows of a page at most; BigQuery limits the page's bytes."""
+"""Maximum rows of a page. BigQuery limits the bytes of a page instead."""
 
 
 def result_page(
@@ -24,11 +24,11 @@ def result_page(
     """Read one page of rows.
 
     Args:
-        connection: to the rows.
-        table: that has them.
-        partition: that has them; empty: the whole table.
-        start: the first row, from 0.
-        maximum: how many rows at most; None: as many as fit.
+        connection: connection to the database.
+        table: the table to read.
+        partition: id of the partition to read; empty: the whole table.
+        start: index of the first row, from 0.
+        maximum: maximum number of rows; None: a full page.
 
     Returns:
         ``totalRows``, ``rows`` and, if there are more, ``pageToken``.
@@ -51,7 +51,7 @@ def result_page(
 
 
 def _text(value: str, field: Field, depth: int) -> str:
-    """Return DuckDB's expression for a value with texts for all scalars."""
+    """Return DuckDB's expression that converts all scalars of a value to strings."""
     if field.repeated:
         item = f"x{depth}"
         return f"list_transform({value}, lambda {item}: {_text(item, field.item, depth + 1)})"
@@ -67,7 +67,7 @@ def _row(values: Sequence[Any], fields: Fields) -> Resource:
     return {"f": [{"v": _cell(v, f)} for v, f in zip(values, fields, strict=True)]}
 
 
-def _cell(value: Any, field: Field) -> Any:  # noqa: ANN401 - a text, a row or an array
+def _cell(value: Any, field: Field) -> Any:  # noqa: ANN401 - a string, a row or an array
     if field.repeated:
         return [{"v": _cell(item, field.item)} for item in value or ()]
     if value is None or field.type != "RECORD":

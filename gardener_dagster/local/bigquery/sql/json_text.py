@@ -38,33 +38,33 @@ _LARGE = rf"([:\[,])(-?(?:{_larger_than(_EXACT)}))\b"
 _QUOTED = r'\1"\2"'
 
 TypeOf = Callable[[str], DuckDBPyType]
-"""Returns the type of the only column of a SELECT of DuckDB."""
+"""Returns the type of the single column of a DuckDB SELECT."""
 
 
 def write_out(tree: exp.Expr, type_of: TypeOf) -> None:
-    """Replace each call of TO_JSON_STRING by SQL that writes its argument.
+    """Replace each call of TO_JSON_STRING by SQL that formats its argument as JSON.
 
     Args:
-        tree: a query that names DuckDB's tables; it is changed.
-        type_of: finds the type of an argument.
+        tree: a query bound to DuckDB's tables; modified in place.
+        type_of: function that returns the type of an argument.
 
     Raises:
         BigQueryError: the argument cannot be bound, or its type is not supported.
     """
     calls = [node for node in tree.find_all(exp.Anonymous) if node.this == TO_JSON_STRING]
-    for call in reversed(calls):  # the argument of a call may have calls; they come first
+    for call in reversed(calls):  # nested calls first
         argument = call.expressions[0]
         try:
             kind = type_of(_select_of(argument))
         except duckdb.Error as error:
             raise not_implemented(f"TO_JSON_STRING({argument.sql()[:100]})") from error
         text = _text("j", kind, 0)
-        # A list of one item, so that DuckDB computes the argument once.
+        # A list of one item makes DuckDB compute the argument once.
         call.replace(exp.Var(this=f"list_transform([{duckdb_sql(argument)}], lambda j: {text})[1]"))
 
 
 def _select_of(argument: exp.Expr) -> str:
-    """Return a SELECT of only one expression, from the sources of the SELECT that has it."""
+    """Return a SELECT of one expression, with the sources of its enclosing SELECT."""
     select = argument.find_ancestor(exp.Select)
     if select is None:
         return f"SELECT {duckdb_sql(argument)} AS argument"
@@ -86,9 +86,9 @@ def _select_of(argument: exp.Expr) -> str:
 
 
 def _text(value: str, kind: DuckDBPyType, depth: int) -> str:
-    """Return SQL that gives the JSON of a value; the result is never NULL."""
+    """Return SQL that formats a value as JSON; its result is never NULL."""
     if kind.id in ("struct", "list") and _only_integers(kind):
-        # DuckDB's own JSON differs in large numbers only, and binds faster than many parts.
+        # DuckDB's to_json differs only in large integers, and binds faster than SQL per field.
         text = _cast(f"to_json({value})")
         quoting = f"{literal(_LARGE)}, {literal(_QUOTED)}, 'g'"
         return f"COALESCE(regexp_replace({text}, {quoting}), 'null')"
@@ -110,7 +110,7 @@ def _text(value: str, kind: DuckDBPyType, depth: int) -> str:
 
 
 def _children(kind: DuckDBPyType) -> list[tuple[str, DuckDBPyType]]:
-    """Return the fields of a STRUCT, or the one type of the items of a LIST."""
+    """Return the fields of a STRUCT, or the item type of a LIST."""
     return [(name, child) for name, child in kind.children if isinstance(child, DuckDBPyType)]
 
 
@@ -130,7 +130,7 @@ def _whole(value: str) -> str:
 
 
 def _float(value: str) -> str:
-    """Write 15 digits where they give the same number again, else 17."""
+    """Write 15 significant digits if they parse to the same number, else 17."""
     short, long = f"printf('%.15g', {value})", f"printf('%.17g', {value})"
     return (
         f"CASE WHEN isnan({value}) THEN '\"NaN\"' WHEN isinf({value}) THEN"
@@ -140,7 +140,7 @@ def _float(value: str) -> str:
 
 
 def _timestamp(value: str) -> str:
-    """Write fractions of a second with three or six digits, or not at all."""
+    """Write fractional seconds with zero, three or six digits."""
     text = f"strftime({value}, '%Y-%m-%dT%H:%M:%S.%f')"
     return _quotes(f"regexp_replace({text}, '\\.?(000)?000$', '') || 'Z'")
 
@@ -162,4 +162,4 @@ _WRITERS: dict[str, Callable[[str], str]] = {
     "date": lambda value: _quotes(_cast(value)),
     "timestamp with time zone": _timestamp,
 }
-"""SQL that writes a value, by DuckDB's name of its type."""
+"""Functions that return SQL to format a value, by DuckDB's type id."""

@@ -19,14 +19,14 @@ _TYPES = {
     "DATE": "DATE",
     "TIMESTAMP": "TIMESTAMP",
 }
-"""Types of columns by type of parameters."""
+"""Column type by parameter type."""
 
 
 def fill_in(tree: exp.Expr, parameters: Sequence[Mapping[str, Any]]) -> None:
     """Replace each ``@name`` by the value of its parameter.
 
     Args:
-        tree: the query; it is changed.
+        tree: the query; modified in place.
         parameters: ``QueryParameter`` resources.
 
     Raises:

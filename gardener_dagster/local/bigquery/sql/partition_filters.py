@@ -3,7 +3,7 @@
 https://cloud.google.com/bigquery/docs/querying-partitioned-tables. A condition is a filter if it
 compares the bare partitioning column with constants, in the WHERE of the SELECT that reads the
 table, or in the ON of one of its joins. BigQuery also finds filters outside of a subquery; these
-are not found here, so the query is refused where the table requires a filter.
+are not found here, so the query is refused if the table requires a filter.
 """
 
 # ruff: noqa: S608 - this package quotes its identifiers and literals
@@ -49,9 +49,9 @@ def partitions_read(scan: Scan, filters: Sequence[exp.Expr], connection: Connect
     """Return the ids of the partitions that a query reads.
 
     Args:
-        scan: where it reads a table.
-        filters: the partition filters.
-        connection: to the rows.
+        scan: the reference to the table in the query.
+        filters: the partition filters of the scan.
+        connection: connection to the database.
     """
     partitioning = scan.table.partitioning
     if partitioning is None:
@@ -72,7 +72,7 @@ def _unqualified(condition: exp.Expr) -> exp.Expr:
 
 
 def _conditions(select: exp.Select, source: exp.Table) -> Iterator[exp.Expr]:
-    """Yield the conditions that all rows read from the source meet."""
+    """Yield the WHERE and ON conditions that restrict the rows read from the source."""
     where = select.args.get("where")
     if where is not None:
         yield from where.this.flatten() if isinstance(where.this, exp.And) else [where.this]
@@ -83,7 +83,7 @@ def _conditions(select: exp.Select, source: exp.Table) -> Iterator[exp.Expr]:
 
 
 def _is_filter(node: exp.Expr, alias: str, column: str) -> bool:
-    """Whether a condition is a filter on the column: it reads nothing else."""
+    """Whether a condition is a comparison of the column with constants."""
     if isinstance(node, exp.Paren):
         return _is_filter(node.this, alias, column)
     if isinstance(node, exp.Or):

@@ -26,10 +26,10 @@ def view(node: exp.Table, connection: Connection, catalog: Catalog, default: Tab
     """Make the subquery that replaces the view.
 
     Args:
-        node: its name, like ``project.dataset.INFORMATION_SCHEMA.PARTITIONS``.
-        connection: to read the catalog.
-        catalog: of the tables.
-        default: project and dataset, where the name has none.
+        node: the view's name in the query, like ``project.dataset.INFORMATION_SCHEMA.PARTITIONS``.
+        connection: connection to the catalog.
+        catalog: the catalog of the tables.
+        default: default project and dataset.
 
     Raises:
         BigQueryError: the dataset does not exist, or the view is not supported.

@@ -1,7 +1,7 @@
 """Bind a query to the tables: what it reads, the schema of its result, and DuckDB's SQL for it.
 
-Bytes processed are those of the columns that the query reads, in the partitions that its filters
-leave (``catalog.partitions`` says how bytes are counted).
+Bytes processed are the bytes of the columns that the query reads, in the partitions that match its
+partition filters. ``catalog.partitions`` describes how bytes are estimated.
 """
 
 # ruff: noqa: S608 - this package quotes its identifiers and literals
@@ -34,11 +34,11 @@ class Plan:
     """A query, bound to tables.
 
     Attributes:
-        sql: DuckDB's.
-        fields: of the result.
-        tables: that it reads, as ``TableReference`` resources.
-        partitions: how many partitions it reads.
-        bytes: of the columns that it reads.
+        sql: the query in DuckDB's SQL.
+        fields: schema of the result.
+        tables: the tables that it reads, as ``TableReference`` resources.
+        partitions: number of partitions that it reads.
+        bytes: bytes processed.
     """
 
     sql: str
@@ -48,7 +48,7 @@ class Plan:
     bytes: int
 
     def create_sql(self, store: str) -> str:
-        """Return DuckDB's statement that makes a table of the result, with BigQuery's types."""
+        """Return DuckDB's statement that stores the result in a table, with BigQuery's types."""
         columns = ", ".join(
             f"CAST({quoted(field.name)} AS {field.duckdb_type}) AS {quoted(field.name)}"
             for field in self.fields
@@ -60,13 +60,13 @@ def make_plan(tree: exp.Expr, connection: Connection, catalog: Catalog, default:
     """Bind a query.
 
     Args:
-        tree: the query; it is changed.
-        connection: whose transaction the query will run in.
-        catalog: of the tables.
-        default: project and dataset of tables that name none.
+        tree: the query; modified in place.
+        connection: connection with the transaction that the query will run in.
+        catalog: the catalog of the tables.
+        default: default project and dataset of tables.
 
     Raises:
-        BigQueryError: the query is wrong, or lacks a required partition filter.
+        BigQueryError: the query is invalid, or lacks a required partition filter.
     """
     scans = bind(tree, connection, catalog, default)
     partitions: dict[str, set[str]] = {}

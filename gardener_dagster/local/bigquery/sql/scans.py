@@ -16,10 +16,10 @@ from gardener_dagster.local.bigquery.sql.partitions_view import view
 
 @dataclass(frozen=True)
 class Scan:
-    """One place where a query reads a table.
+    """A reference to a table in a query.
 
     Attributes:
-        node: the table's name in the query, changed to that of the DuckDB table.
+        node: the table's name in the query; ``bind`` replaces it by the DuckDB table's name.
     """
 
     node: exp.Table
@@ -28,8 +28,8 @@ class Scan:
     def columns(self, tree: exp.Expr) -> Collection[str]:
         """Return the top-level columns that the query reads, in lower case.
 
-        This is an estimate from above: every column whose name is anywhere in the query, or all
-        columns where it has a ``*`` or the table itself as a value.
+        This is an upper bound: every column whose name occurs anywhere in the query, or all columns
+        if the query has a ``*`` or uses the table itself as a value.
         """
         own = {field.name.lower() for field in self.table.fields}
         names = {one.name.lower() for one in tree.find_all(exp.Identifier)}
@@ -42,13 +42,13 @@ class Scan:
 
 
 def bind(tree: exp.Expr, connection: Connection, catalog: Catalog, default: TableId) -> list[Scan]:
-    """Find the tables of a query and rename them.
+    """Find the tables of a query, and replace their names by those of DuckDB's tables.
 
     Args:
-        tree: the query; it is changed.
-        connection: to read the catalog.
-        catalog: of the tables.
-        default: project and dataset of a table that names none; its name is not used.
+        tree: the query; modified in place.
+        connection: connection to the catalog.
+        catalog: the catalog of the tables.
+        default: default project and dataset of tables; its ``name`` is not used.
 
     Raises:
         BigQueryError: a table does not exist, or is of an unsupported kind.

@@ -1,7 +1,7 @@
 """Parse GoogleSQL, refuse what is not supported, and translate the rest to DuckDB's SQL. No I/O.
 
-sqlglot does most of the translation. Functions are supported if they are in `_FUNCTIONS`: those
-give the same results in DuckDB as in BigQuery, if necessary by an entry in `_CHANGES`.
+sqlglot does most of the translation. `_FUNCTIONS` lists the supported functions: they
+give the same results in DuckDB as in BigQuery, some of them after a rewrite in `_CHANGES`.
 """
 
 import datetime as dt
@@ -16,7 +16,7 @@ from sqlglot.errors import ParseError, TokenError
 from gardener_dagster.local.bigquery.errors import invalid_query, not_implemented
 
 TO_JSON_STRING = "bq_to_json_string"
-"""The function that `json_text` replaces."""
+"""Placeholder for TO_JSON_STRING; `json_text` replaces it."""
 
 _FUNCTIONS = (
     exp.And, exp.AnyValue, exp.ApproxQuantiles, exp.Array, exp.ArraySize, exp.Avg, exp.Case,
@@ -37,7 +37,7 @@ def parse(sql: str) -> exp.Query:
     """Parse a query.
 
     Raises:
-        BigQueryError: a syntax error, or the statement, or a part of it, is not supported.
+        BigQueryError: the syntax is invalid, or the statement or a part is not supported.
     """
     try:
         statements = [one for one in sqlglot.parse(sql, dialect="bigquery") if one is not None]
@@ -63,7 +63,7 @@ def parse(sql: str) -> exp.Query:
 
 
 def _check(node: exp.Expr) -> None:
-    """Refuse a part of a query that is not supported."""
+    """Refuse an unsupported part of a query."""
     if isinstance(node, exp.Version | exp.TableSample | exp.Pivot):
         raise not_implemented(f"{node.sql(dialect='bigquery').strip()[:100]}")
     if isinstance(node, exp.With) and node.args.get("recursive"):
@@ -82,13 +82,13 @@ def _check(node: exp.Expr) -> None:
 
 
 def adapt(tree: exp.Expr, now: dt.datetime) -> None:
-    """Rewrite what sqlglot does not translate.
+    """Rewrite the expressions that sqlglot does not translate to the same result.
 
     Args:
-        tree: the query, without parameters; it is changed.
+        tree: the query, without parameters; modified in place.
         now: the value of CURRENT_TIMESTAMP.
     """
-    # From the leaves up: a replaced node keeps the replacements within it.
+    # Bottom-up, so that a replacement contains the replacements of its descendants.
     for node in reversed(list(tree.walk())):
         change = _CHANGES.get(type(node))
         new = node if change is None else change(node, now)
@@ -112,7 +112,7 @@ def duckdb_sql(tree: exp.Expr) -> str:
 
 
 def name_columns(query: exp.Expr) -> None:
-    """Give the columns of a query's result the names that BigQuery gives them."""
+    """Name the columns of a query's result as BigQuery does (``f0_`` for an expression)."""
     select = query
     while isinstance(select, exp.SetOperation | exp.Subquery):
         select = select.this
@@ -133,12 +133,12 @@ Change = Callable[[exp.Expr, dt.datetime], exp.Expr]
 
 
 def _date(node: exp.Expr, _: dt.datetime) -> exp.Expr:
-    """DATE_ADD and DATE_SUB of a DATE give a DATE; DuckDB's give a TIMESTAMP."""
+    """Cast DATE_ADD and DATE_SUB to DATE; in DuckDB they return a TIMESTAMP."""
     return exp.cast(node.copy(), "date")
 
 
 def _number(node: exp.Expr, _: dt.datetime) -> exp.Expr:
-    """GoogleSQL's 1.5 is a FLOAT64, DuckDB's a DECIMAL."""
+    """Make 1.5 a DOUBLE, as in GoogleSQL (FLOAT64); in DuckDB it is a DECIMAL."""
     text = str(node.this)
     if node.is_string or not re.fullmatch(r"\d*\.\d*", text):
         return node
@@ -152,13 +152,13 @@ def _json(node: exp.Expr, _: dt.datetime) -> exp.Expr:
 
 
 def _count_if(node: exp.Expr, _: dt.datetime) -> exp.Expr:
-    """COUNTIF over no rows is 0; DuckDB's is NULL."""
+    """Rewrite COUNTIF to COUNT: over no rows it returns 0; DuckDB's COUNTIF returns NULL."""
     one = exp.If(this=node.this.copy(), true=exp.Literal.number(1))
     return exp.Count(this=exp.Case(ifs=[one]))
 
 
 def _divide(node: exp.Expr, _: dt.datetime) -> exp.Expr:
-    """Division by zero is an error; DuckDB's gives infinity."""
+    """Raise an error on division by zero; DuckDB returns infinity."""
     divisor = node.expression
     if isinstance(divisor, exp.Literal) and float(divisor.this) != 0:
         return node
@@ -169,7 +169,7 @@ def _divide(node: exp.Expr, _: dt.datetime) -> exp.Expr:
 
 
 def _now(kind: str) -> Change:
-    """The time of the server's clock, in UTC."""
+    """Return the rewrite of the current date or time to ``now``, in UTC."""
 
     def change(node: exp.Expr, now: dt.datetime) -> exp.Expr:
         if node.this:

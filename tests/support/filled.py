@@ -159,7 +159,7 @@ def _copy_history(connection: Connection, count: int, generation: int) -> None:
             r.job <= count,
         ),
     ):
-        columns: dict[str, Any] = {c.name: c for c in table.columns} | changed
+        columns: dict[str, Any] = dict(table.columns.items()) | changed
         columns = {name: column for name, column in columns.items() if column is not None}
         copied = select(*columns.values()).where(first_pass)
         connection.execute(insert(table).from_select(list(columns), copied))

@@ -58,8 +58,10 @@ class Annotations:
             if self.watch.stopping.wait(POLL_SECONDS):
                 raise RunStopped(f"run {self.work.run_id} was stopped before its join")
             awaited = self.awaited()
-        is_left = raw_key(self.work.source) in self.work.selected and not self._are_any()
-        return ", ".join(job.id for job in jobs) if is_left else ""
+        makes_raw = raw_key(self.work.source) in self.work.selected
+        return (
+            ", ".join(job.id for job in jobs) if jobs and makes_raw and not self._are_any() else ""
+        )
 
     def _are_any(self) -> bool:
         table = self.work.annotations.raw_table if self.work.annotations else ""
